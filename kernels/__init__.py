@@ -1,0 +1,1 @@
+"""Array kernels: pricing, aggregation, tails. Arrays in, arrays out. Imported as `pmvar.kernels`."""
