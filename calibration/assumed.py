@@ -1,4 +1,4 @@
-"""The assumed model: what an importer writes, having a snapshot and no history. Its numbers are constants here."""
+"""The assumed model: what an importer writes, having a snapshot and no history. Its numbers stand here."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ VOL_TENOR = 30.0
 TERM_EXPONENT = 0.4
 """Δ ln σ(τ) = x·(VOL_TENOR/τ)^TERM_EXPONENT: short expiries move more."""
 PEGGED_VOLATILITY = 0.02
-"""Of a stable coin against its peg, per √year: .1% a day, so .4% at 99% ES. The loss of a peg (USDC fell 12% on
-2023-03-11) belongs in the stress list."""
+"""Of a stable coin against its peg, per √year: .1% a day, so .4% at 99% ES. The loss of a peg (USDC fell 12%
+on 2023-03-11) belongs in the stress list."""
 CURRENCY_VOLATILITY = 0.10
 """Of any other currency held as a balance, per √year, as for a G10 exchange rate."""
 
@@ -36,10 +36,10 @@ CURRENCY_VOLATILITY = 0.10
 def assumed_correlation(n_underlyings: int, n_independent: int = 0) -> Float[np.ndarray, "factor factor"]:
     """Correlation of (spot₁, vol₁, spot₂, vol₂, …, independent factors).
 
-    The Kronecker product of an equicorrelation `SPOT_CORRELATION` across underlyings (one common factor) and the
-    2×2 matrix of a spot and its own vol. So vol–vol is SPOT_CORRELATION and spot–other-vol
-    SPOT_CORRELATION·SPOT_VOL_CORRELATION, and the matrix is positive definite for any number of underlyings, being
-    a product of two that are.
+    The Kronecker product of an equicorrelation SPOT_CORRELATION across underlyings (one common factor) and
+    the 2×2 matrix of a spot and its own vol. So vol–vol is SPOT_CORRELATION and spot–other-vol
+    SPOT_CORRELATION·SPOT_VOL_CORRELATION, and the matrix is positive definite for any number of underlyings,
+    being a product of two that are.
     """
     across = np.full((n_underlyings, n_underlyings), SPOT_CORRELATION)
     np.fill_diagonal(across, 1.0)
@@ -58,10 +58,10 @@ def assumed_model(
     currencies: Sequence[str] = (),
     steps_per_year: int = 365,
 ) -> ModelSpecification:
-    """Model `t` with assumed parameters; the spot volatility of an underlying is its 30-day at-the-money vol.
+    """Model `t` with assumed parameters; a spot's volatility is its 30-day at-the-money vol.
 
-    `atm_vol` is a fraction per √year, one per underlying; `as_of` in epoch seconds. `pegged` names stable coins
-    and `currencies` other currencies held as balances: a spot factor each, independent of everything else.
+    `atm_vol` is a fraction per √year, one per underlying; `as_of` in epoch seconds. `pegged` names stable
+    coins and `currencies` other currencies held as balances: a spot factor each, independent of all else.
     Raises InputError unless every `atm_vol` is positive and finite.
     """
     bad = [f"{name}: {vol}" for name, vol in zip(underlyings, atm_vol, strict=True) if not 0 < vol < np.inf]
