@@ -32,7 +32,7 @@ test: lint  ## lint, then run the test suite (PYTEST_ARGS="-k name" narrows it)
 
 lint: $(VENV)/.dev  ## style, layers, types
 	$(VENV)/bin/ruff check .
-	$(VENV)/bin/lint-imports --no-cache
+	$(VENV)/bin/lint-imports --no-cache --no-logo
 	$(VENV)/bin/pyright --pythonpath $(PY)
 
 bench: $(VENV)/.dev  ## run every benchmark at its quick size; figures as JSON under build/bench
@@ -50,14 +50,15 @@ lock: $(VENV)/.dev  ## resolve the locks anew; the run lock is a subset of the d
 
 clean:  ## remove .venv, build results and caches
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
-	find pmvar models kernels calibration benchmarks tests -name __pycache__ -type d -prune -exec rm -rf {} +
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The files .venv/.run and .venv/.dev are stamps: what is installed is as new as its lock.
+NEEDS := pmvar needs Python 3.11, 3.12 or 3.13; set PYTHON=/path/to/python
+NO_VENV := cannot make virtual environments: install its venv package (python3-venv on Debian) or set PYTHON=/path/to/python
 $(PY):
-	@[ -n "$(PYTHON)" ] || { echo "pmvar needs Python 3.11, 3.12 or 3.13: none found; set PYTHON=/path/to/python" >&2; exit 1; }
-	@"$(PYTHON)" -c '$(SUPPORTED)' || { echo "pmvar needs Python 3.11, 3.12 or 3.13: $(PYTHON) is not; set PYTHON=/path/to/python" >&2; exit 1; }
-	@"$(PYTHON)" -c 'import ensurepip, venv' 2>/dev/null || { \
-		echo "$(PYTHON) cannot make virtual environments: install the venv package of your system (python3-venv on Debian) or set PYTHON=/path/to/python" >&2; exit 1; }
+	@[ -n "$(PYTHON)" ] || { echo "$(NEEDS): found none" >&2; exit 1; }
+	@"$(PYTHON)" -c '$(SUPPORTED)' || { echo "$(NEEDS): $(PYTHON) does not do" >&2; exit 1; }
+	@"$(PYTHON)" -c 'import ensurepip, venv' || { echo "$(PYTHON) $(NO_VENV)" >&2; exit 1; }
 	"$(PYTHON)" -m venv $(VENV)
 
 $(VENV)/.run: requirements/run.lock pyproject.toml | $(PY)
