@@ -62,6 +62,6 @@ def test_suite_runs_strict_jax():
 
     assert jnp.arange(1.0).dtype == jnp.float64
     with pytest.raises(ValueError, match="rank_promotion"):
-        jnp.ones((2, 2)) + jnp.ones(2)
+        jnp.add(jnp.ones((2, 2)), jnp.ones(2))
     with pytest.raises(ValueError, match="promotion"):
-        jnp.ones(2, jnp.float32) + jnp.ones(2, jnp.float64)
+        jnp.add(jnp.ones(2, jnp.float32), jnp.ones(2, jnp.float64))
