@@ -1,0 +1,48 @@
+"""Black (1976) in normalised form: a price per unit of forward, from log-moneyness and total standard deviation."""
+
+from __future__ import annotations
+
+import math
+
+import jax.numpy as jnp
+from jax.scipy.special import erf, erfc
+from jaxtyping import Array, Float
+
+SMALLEST_DEVIATION = 1e-12
+"""Total standard deviations below this are this: an intrinsic value, to 4e-13 of the forward, and no division by zero."""
+
+
+def normal_cdf(x: Float[Array, "..."]) -> Float[Array, "..."]:
+    """Φ(x): erfc in float64 (accurate in both tails), erf in float32 (several times faster, absolute error 6e-8)."""
+    if x.dtype == jnp.float32:
+        return 0.5 + 0.5 * erf(x * math.sqrt(0.5))
+    return 0.5 * erfc(x * -math.sqrt(0.5))
+
+
+def normalised_black(
+    log_moneyness: Float[Array, "*#shape"], total_deviation: Float[Array, "*#shape"], sign: Float[Array, "*#shape"]
+) -> Float[Array, "*#shape"]:
+    """Undiscounted European price over forward: sign·(Φ(sign·d₁) − e^k Φ(sign·d₂)), d₁,₂ = −k/s ± s/2.
+
+    `log_moneyness` k = ln(K/F); `total_deviation` s = σ√τ ≥ 0, zero giving the intrinsic value; `sign` +1 call, −1 put.
+    The out-of-the-money leg is priced and the intrinsic value added, so that no digit of a small time value is lost.
+    Absolute error about 1e-16·max(1, e^k) in float64, 1e-7 in float32. Source: Black (1976).
+    """
+    k, dtype = log_moneyness, log_moneyness.dtype
+    s = jnp.maximum(total_deviation, SMALLEST_DEVIATION)
+    otm = jnp.where(k >= 0, 1.0, -1.0).astype(dtype)
+    d1 = -k / s + s / 2
+    time_value = otm * (normal_cdf(otm * d1) - jnp.exp(k) * normal_cdf(otm * (d1 - s)))
+    # By parity, and not max(·, 0): at the money the derivative must be that of one leg, not the mean of two.
+    intrinsic = jnp.where(sign == otm, 0.0, -sign * jnp.expm1(k)).astype(dtype)
+    return jnp.maximum(time_value, 0.0) + intrinsic
+
+
+def black(
+    forward: Float[Array, "*#shape"],
+    strike: Float[Array, "*#shape"],
+    total_deviation: Float[Array, "*#shape"],
+    sign: Float[Array, "*#shape"],
+) -> Float[Array, "*#shape"]:
+    """Undiscounted Black price in the currency of `forward`; arguments as in `normalised_black`."""
+    return forward * normalised_black(jnp.log(strike / forward), total_deviation, sign)

@@ -1,0 +1,122 @@
+"""ModelSpecification: what `model.json` says, checked; the one thing a model is built from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from pmvar.errors import InputError, Problem
+from pmvar.types import FactorKind, PriceMap
+
+CORRELATION_TOLERANCE = 1e-10
+"""Largest |C − Cᵀ| and |diag C − 1| accepted as rounding."""
+
+
+def _reject(rule: str, fix: str, column: str = "", value: object = "") -> InputError:
+    return InputError(Problem(rule, fix, file="model.json", column=column, value=str(value)))
+
+
+@dataclass(frozen=True)
+class Factor:
+    """One risk factor. `volatility` is the standard deviation of its x over one step, all sources together."""
+
+    name: str
+    """`<underlying>:spot` or `<underlying>:vol`."""
+    volatility: float
+    degrees_of_freedom: float | None = None
+    source: str = ""
+    n_obs: int = 0
+    tenor: float = 30.0
+    """Vol factors: the tenor in days at which x is Δ ln σ."""
+    term_exponent: float = 0.0
+    """Vol factors: Δ ln σ(τ) = x·(tenor/τ)^term_exponent; 0 is a parallel shift."""
+
+    @property
+    def underlying(self) -> str:
+        """The part of the name before the colon."""
+        return self.name.rpartition(":")[0]
+
+    @property
+    def kind(self) -> FactorKind:
+        """The part of the name after the colon."""
+        return FactorKind(self.name.rpartition(":")[2])
+
+    def __post_init__(self) -> None:
+        underlying, _, kind = self.name.rpartition(":")
+        if not underlying or kind not in set(FactorKind):
+            raise _reject(
+                "a factor is named <underlying>:spot or <underlying>:vol",
+                "rename it; basis, rate and spread factors are not priced by this version",
+                "factors.name",
+                self.name,
+            )
+        if not 0 <= self.volatility < np.inf:
+            raise _reject(
+                f"volatility of {self.name} must be finite and ≥ 0", "correct it", "factors.volatility", self.volatility
+            )
+        if self.degrees_of_freedom is not None and not self.degrees_of_freedom > 2:
+            raise _reject(
+                f"degrees_of_freedom of {self.name} must be above 2, where the variance exists, or null for Gaussian",
+                "raise it or write null",
+                "factors.degrees_of_freedom",
+                self.degrees_of_freedom,
+            )
+        if not (self.tenor > 0 and 0 <= self.term_exponent <= 1):
+            raise _reject(
+                f"{self.name} needs tenor > 0 days and term_exponent in [0, 1]",
+                "correct them",
+                "factors.tenor",
+                (self.tenor, self.term_exponent),
+            )
+
+
+@dataclass(frozen=True)
+class ModelSpecification:
+    """A risk-factor model by name, with its factors, their correlation and its parameters."""
+
+    model: str
+    as_of: float
+    """Epoch seconds."""
+    factors: tuple[Factor, ...]
+    correlation: Float[np.ndarray, "factor factor"]
+    """In the order of `factors`."""
+    steps_per_year: int = 365
+    """365: calendar days. 252: trading sessions, Monday to Friday."""
+    price_map: PriceMap = PriceMap.EXP_LINEAR
+    vol_cap: float = 1.6
+    """Shocks of ln σ are capped smoothly at ± this."""
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    state: Mapping[str, Any] = field(default_factory=dict)
+    excluded: tuple[Mapping[str, str], ...] = ()
+
+    def __post_init__(self) -> None:
+        names, c = [f.name for f in self.factors], self.correlation
+        if not names or len(set(names)) != len(names):
+            raise _reject("factors must be present, each once", "remove the duplicates", "factors.name", names)
+        if self.steps_per_year not in (365, 252):
+            raise _reject("steps_per_year is 365 or 252", "choose one", "steps_per_year", self.steps_per_year)
+        if not self.vol_cap > 0:
+            raise _reject("vol_cap must be positive", "1.6 is the default", "vol_cap", self.vol_cap)
+        if c.shape != (len(names), len(names)):
+            raise _reject(f"correlation must be {len(names)} × {len(names)}", "one row per factor", "correlation", c.shape)
+        bad = np.argwhere(~(np.abs(c) <= 1 + CORRELATION_TOLERANCE))
+        asymmetric = np.argwhere(~(np.abs(c - c.T) <= CORRELATION_TOLERANCE))
+        diagonal = np.flatnonzero(~(np.abs(np.diag(c) - 1) <= CORRELATION_TOLERANCE))
+        for what, where in (("within [−1, 1]", bad), ("symmetric", asymmetric)):
+            if len(where):
+                i, j = where[0]
+                raise _reject(
+                    f"correlations must be {what}", "correct the pair", f"correlation[{names[i]}, {names[j]}]", c[i, j]
+                )
+        if len(diagonal):
+            i = diagonal[0]
+            raise _reject("a factor's correlation with itself is 1", "correct it", f"correlation[{names[i]}]", c[i, i])
+
+    @property
+    def factor_names(self) -> tuple[str, ...]:
+        """Names in order."""
+        return tuple(f.name for f in self.factors)

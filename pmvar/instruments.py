@@ -1,0 +1,69 @@
+"""Instruments: one struct-of-arrays table of everything that can be held."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+import numpy as np
+from jaxtyping import Float
+
+from pmvar.types import Kind
+
+
+@dataclass(frozen=True)
+class Instruments:
+    """A table of instruments, one entry of each array per instrument, sorted by `instrument_id`."""
+
+    instrument_id: np.ndarray
+    """Strings."""
+    kind: np.ndarray
+    """`Kind` values as strings."""
+    underlying: np.ndarray
+    settlement: np.ndarray
+    """`Settlement` values as strings."""
+    quote_currency: np.ndarray
+    settlement_currency: np.ndarray
+    contract_size: Float[np.ndarray, "instrument"]
+    """Units of the underlying per contract; for inverse futures and perpetuals, quote currency per contract."""
+    expiry: Float[np.ndarray, "instrument"]
+    """Epoch seconds; +inf where the instrument has none."""
+    strike: Float[np.ndarray, "instrument"]
+    """In quote currency; NaN where the instrument has none."""
+    put_call: np.ndarray
+    """`call`, `put` or an empty string."""
+
+    def __len__(self) -> int:
+        return len(self.instrument_id)
+
+    def take(self, index: np.ndarray) -> Instruments:
+        """The rows at `index` (integers or a mask), in that order."""
+        return Instruments(*(getattr(self, f.name)[index] for f in fields(self)))
+
+    def join(self, other: Instruments) -> Instruments:
+        """Both tables as one, sorted by id."""
+        both = Instruments(
+            *(np.concatenate([getattr(self, f.name), getattr(other, f.name)]) for f in fields(self))
+        )
+        return both.take(np.argsort(both.instrument_id, kind="stable"))
+
+
+def cash(assets: np.ndarray) -> Instruments:
+    """Balances as instruments: one `CASH:<asset>` for each name in `assets` (strings), one unit a contract."""
+    n = len(assets)
+    names = np.asarray(assets, dtype=object)
+
+    def constant(value: str) -> np.ndarray:
+        return np.full(n, value, dtype=object)
+
+    return Instruments(
+        instrument_id=np.array([f"CASH:{name}" for name in names], dtype=object),
+        kind=constant(Kind.CASH),
+        underlying=names,
+        settlement=constant("linear"),
+        quote_currency=names,
+        settlement_currency=names,
+        contract_size=np.ones(n),
+        expiry=np.full(n, np.inf),
+        strike=np.full(n, np.nan),
+        put_call=constant(""),
+    )

@@ -1,0 +1,1 @@
+"""The market as of one instant: prices, curves and surfaces."""

@@ -1,0 +1,77 @@
+"""Forward and discount curves: a few pillars and one documented rule between and beyond them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+
+from pmvar.errors import InputError, Problem
+from pmvar.types import SECONDS_PER_YEAR
+
+
+def _check_pillars(name: str, time: np.ndarray, value: np.ndarray) -> None:
+    """Raise InputError unless the pillars are one-dimensional, finite, non-empty and strictly increasing."""
+    sound = time.ndim == 1 and time.shape == value.shape and time.size > 0
+    if not (sound and np.all(np.isfinite(time)) and np.all(np.isfinite(value)) and np.all(np.diff(time) > 0)):
+        raise InputError(
+            Problem(
+                f"the pillars of {name} must be finite and strictly increasing in time",
+                "remove duplicate or blank pillars",
+                value=str(time.tolist()[:5]),
+            )
+        )
+
+
+@dataclass(frozen=True)
+class ForwardCurve:
+    """Forwards of one underlying by expiry.
+
+    ln(F/S) is linear in time from 0 at `as_of` through the pillars; beyond the last its rate stays that of the last.
+    """
+
+    as_of: float
+    """Epoch seconds."""
+    spot: float
+    expiry: Float[np.ndarray, "pillar"]
+    """Epoch seconds, strictly increasing, after `as_of`."""
+    forward: Float[np.ndarray, "pillar"]
+    """In the underlying's quote currency, positive."""
+
+    def __post_init__(self) -> None:
+        _check_pillars("a forward curve", self.expiry, self.forward)
+        if not (self.spot > 0 and np.all(self.forward > 0) and self.expiry[0] > self.as_of):
+            raise InputError(
+                Problem(
+                    "a forward curve needs a positive spot, positive forwards and expiries after as_of",
+                    "correct market/forwards; prices at or below zero need price_model bachelier or shifted",
+                    file="market/forwards",
+                )
+            )
+
+    def at(self, time: float | np.ndarray) -> np.ndarray:
+        """Forward for delivery at `time` (epoch seconds), in the quote currency; the spot at or before `as_of`."""
+        year = np.concatenate([[0.0], (self.expiry - self.as_of) / SECONDS_PER_YEAR])
+        log_carry = np.concatenate([[0.0], np.log(self.forward / self.spot)])
+        t = np.maximum((np.asarray(time, float) - self.as_of) / SECONDS_PER_YEAR, 0.0)
+        inside = np.interp(t, year, log_carry)
+        return self.spot * np.exp(np.where(t > year[-1], log_carry[-1] * t / year[-1], inside))
+
+
+@dataclass(frozen=True)
+class DiscountCurve:
+    """Continuously compounded zero rates of one currency, act/365; linear between pillars, flat beyond."""
+
+    as_of: float
+    maturity: Float[np.ndarray, "pillar"]
+    """Epoch seconds, strictly increasing."""
+    zero_rate: Float[np.ndarray, "pillar"]
+
+    def __post_init__(self) -> None:
+        _check_pillars("a discount curve", self.maturity, self.zero_rate)
+
+    def discount_factor(self, time: float | np.ndarray) -> np.ndarray:
+        """Price today of one unit paid at `time` (epoch seconds); 1 at or before `as_of`."""
+        t = np.maximum((np.asarray(time, float) - self.as_of) / SECONDS_PER_YEAR, 0.0)
+        return np.exp(-np.interp(np.asarray(time, float), self.maturity, self.zero_rate) * t)

@@ -1,0 +1,82 @@
+"""MarketSnapshot: everything the engine knows of the market, at one instant."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from jaxtyping import Float
+
+from pmvar.errors import InputError, Problem
+from pmvar.market.curves import DiscountCurve, ForwardCurve
+from pmvar.market.surface import VolSurface
+
+
+@dataclass(frozen=True)
+class MarketSnapshot:
+    """Prices, curves and surfaces as of one instant. Assets, underlyings and currencies share one namespace.
+
+    The base currency is not an asset of the snapshot: its price is 1.
+    """
+
+    as_of: float
+    """Epoch seconds, UTC."""
+    base_currency: str
+    asset: tuple[str, ...]
+    """Names, sorted."""
+    spot: Float[np.ndarray, "asset"]
+    """Price of one unit in `quote_currency`; positive, except where `quarantined`."""
+    quote_currency: tuple[str, ...]
+    haircut: Float[np.ndarray, "asset"]
+    """Fraction in [0, 1] taken off a positive balance when it counts as equity."""
+    forwards: Mapping[str, ForwardCurve] = field(default_factory=dict)
+    """By underlying."""
+    discounts: Mapping[str, DiscountCurve] = field(default_factory=dict)
+    """By currency."""
+    vols: Mapping[str, VolSurface] = field(default_factory=dict)
+    """By underlying."""
+    quarantined: Mapping[str, str] = field(default_factory=dict)
+    """Factor name -> reason: inputs that are present but must not be used; their accounts are withheld."""
+
+    def __post_init__(self) -> None:
+        for name in self.asset:
+            self.chain(name)
+
+    def column(self, name: str) -> int:
+        """Index of an asset; raises InputError if the snapshot has no price of it."""
+        try:
+            return self.asset.index(name)
+        except ValueError:
+            raise InputError(
+                Problem(
+                    "every asset, underlying and currency needs a price",
+                    f"add a row for {name} to market/spots",
+                    file="market/spots",
+                    column="name",
+                    value=name,
+                )
+            ) from None
+
+    def chain(self, name: str) -> tuple[int, ...]:
+        """Columns whose prices multiply to the price of `name` in base currency; empty for the base itself."""
+        columns: list[int] = []
+        while name != self.base_currency:
+            column = self.column(name)
+            if column in columns:
+                raise InputError(
+                    Problem(
+                        "every chain of currencies must reach the base currency",
+                        f"quote one of them in {self.base_currency}",
+                        file="market/spots",
+                        column="currency",
+                        value=" → ".join(self.asset[c] for c in (*columns, column)),
+                    )
+                )
+            columns.append(column)
+            name = self.quote_currency[column]
+        return tuple(columns)
+
+    def base_price(self, name: str) -> float:
+        """Price of one unit of `name` in base currency."""
+        return float(np.prod([self.spot[c] for c in self.chain(name)]))

@@ -1,0 +1,97 @@
+"""The raw implied-volatility surface: total variance interpolated, never extrapolated in silence."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+from jaxtyping import Float
+
+from pmvar.errors import InputError, Problem
+from pmvar.types import SECONDS_PER_YEAR
+
+
+class Quoted(StrEnum):
+    """How much the market says about one strike of one expiry."""
+
+    QUOTED = ""
+    INTERPOLATED = "interpolated"
+    EXTRAPOLATED = "extrapolated"
+
+
+@dataclass(frozen=True)
+class VolSlice:
+    """Quoted volatilities of one expiry by log-moneyness k = ln(K/F), strictly increasing."""
+
+    expiry: float
+    log_moneyness: Float[np.ndarray, "strike"]
+    implied_vol: Float[np.ndarray, "strike"]
+
+    def __post_init__(self) -> None:
+        k, vol = self.log_moneyness, self.implied_vol
+        sound = k.ndim == 1 and k.shape == vol.shape and k.size > 0 and np.all(np.isfinite(k)) and np.all(np.diff(k) > 0)
+        if not (sound and np.all((vol > 0) & (vol < np.inf))):
+            raise InputError(
+                Problem(
+                    "a vol slice needs strictly increasing log-moneyness and positive, finite vols",
+                    "remove duplicate strikes and zero vols from market/vols",
+                    file="market/vols",
+                )
+            )
+
+    def vol(self, k: np.ndarray) -> np.ndarray:
+        """Volatility at log-moneyness `k`: variance linear in k between quotes, flat beyond the outermost."""
+        return np.sqrt(np.interp(k, self.log_moneyness, self.implied_vol**2))
+
+
+@dataclass(frozen=True)
+class VolSurface:
+    """Slices of one underlying, by expiry.
+
+    Between expiries total variance is linear in time at equal log-moneyness; before the first and beyond the last
+    expiry the volatility of that slice is kept.
+    """
+
+    as_of: float
+    slices: tuple[VolSlice, ...]
+
+    def __post_init__(self) -> None:
+        expiries = [s.expiry for s in self.slices]
+        if not expiries or expiries[0] <= self.as_of or any(b <= a for a, b in zip(expiries, expiries[1:], strict=False)):
+            raise InputError(
+                Problem("a vol surface needs increasing expiries after as_of", "correct market/vols", file="market/vols")
+            )
+
+    def vol(self, k: np.ndarray, expiry: float) -> np.ndarray:
+        """Implied volatility at log-moneyness `k` (any shape) for one `expiry` (epoch seconds)."""
+        k = np.asarray(k, float)
+        expiries = np.array([s.expiry for s in self.slices])
+        right = int(np.searchsorted(expiries, expiry))
+        if right == len(expiries):
+            return self.slices[-1].vol(k)
+        if right == 0 or expiries[right] == expiry:
+            return self.slices[right].vol(k)
+        near, far = self.slices[right - 1], self.slices[right]
+        t0, t1, t = ((x - self.as_of) / SECONDS_PER_YEAR for x in (near.expiry, far.expiry, expiry))
+        share = (t - t0) / (t1 - t0)
+        return np.sqrt(((1 - share) * near.vol(k) ** 2 * t0 + share * far.vol(k) ** 2 * t1) / t)
+
+    def quoted(self, k: Sequence[float] | np.ndarray, expiry: float) -> list[Quoted]:
+        """For each log-moneyness in `k`: whether that point is quoted, lies between quotes, or beyond them."""
+        match = [s for s in self.slices if s.expiry == expiry]
+        inside_time = self.slices[0].expiry <= expiry <= self.slices[-1].expiry
+        neighbours = match or [
+            s for s in self.slices if inside_time and abs(s.expiry - expiry) == min(abs(x.expiry - expiry) for x in self.slices)
+        ]
+
+        def judge(point: float) -> Quoted:
+            if not neighbours:
+                return Quoted.EXTRAPOLATED
+            grid = neighbours[0].log_moneyness
+            if match and np.any(np.abs(grid - point) <= 1e-9):
+                return Quoted.QUOTED
+            return Quoted.INTERPOLATED if grid[0] <= point <= grid[-1] else Quoted.EXTRAPOLATED
+
+        return [judge(float(point)) for point in k]

@@ -1,0 +1,1 @@
+"""Tails, components, gradients and the margin taken from them."""

@@ -1,0 +1,28 @@
+"""MarginRules: how a tail measure becomes initial and maintenance margin."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pmvar.errors import UsageError
+from pmvar.types import Measure
+
+
+@dataclass(frozen=True)
+class MarginRules:
+    """IM = multiplier · max(measure, floor); MM = maintenance_ratio · IM. Amounts in base currency."""
+
+    level: float = 0.99
+    """Upper tail of the loss, in (0.5, 1)."""
+    measure: Measure = Measure.EXPECTED_SHORTFALL
+    multiplier: float = 1.0
+    floor: float = 0.0
+    maintenance_ratio: float = 0.8
+
+    def __post_init__(self) -> None:
+        sound = 0.5 < self.level < 1 and 0 < self.multiplier < 1e6 and 0 <= self.floor < 1e15
+        if not (sound and 0 < self.maintenance_ratio <= 1):
+            raise UsageError(
+                f"margin rules out of range: level {self.level} in (0.5, 1), multiplier {self.multiplier} in (0, 1e6), "
+                f"floor {self.floor} ≥ 0, maintenance_ratio {self.maintenance_ratio} in (0, 1]"
+            )

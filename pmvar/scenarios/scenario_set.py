@@ -1,0 +1,78 @@
+"""ScenarioSet: joint moves of all factors with weights; Monte Carlo, stress lists and grids alike."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from pmvar.types import PATH_TILE
+
+Bridge = Callable[[int, float], Float[Array, "scenario factor"]]
+"""(tile, epoch seconds) -> log changes from `as_of` to that time, inside the horizon."""
+
+
+class ScenarioTile(NamedTuple):
+    """`PATH_TILE` scenarios at the horizon; beyond the last scenario the shocks are zero."""
+
+    index: int
+    shock: Float[Array, "scenario factor"]
+    """Log changes from `as_of` to the horizon."""
+
+
+@dataclass(frozen=True)
+class ScenarioSet:
+    """Scenarios of all factors: log changes of prices, and of vols at their reference tenor, over each step."""
+
+    factors: tuple[str, ...]
+    as_of: float
+    """Epoch seconds."""
+    horizon_end: float
+    """Epoch seconds; equal to `as_of` for an instantaneous shock."""
+    shock: Float[Array, "scenario step factor"]
+    weight: Float[np.ndarray, " scenario"]
+    """Likelihood ratios; 1 for plain Monte Carlo."""
+    n_replicates: int
+    """Scenario i belongs to replicate i mod n_replicates; replicates are independent and identically distributed."""
+    term_exponent: Float[np.ndarray, " factor"]
+    """Vol factors: Δ ln σ(τ) = shock·(tenor/τ)^term_exponent."""
+    tenor: Float[np.ndarray, " factor"]
+    """Vol factors: reference tenor in days."""
+    vol_cap: float
+    """Shocks of ln σ are capped at B·tanh(·/B)."""
+    bridge: Bridge | None = None
+    """Where a path stands inside the horizon; None: it gets to its end at once."""
+    labels: tuple[str, ...] = ()
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def n_scenarios(self) -> int:
+        """Number of scenarios."""
+        return self.shock.shape[0]
+
+    @property
+    def n_tiles(self) -> int:
+        """Number of tiles, the last one padded."""
+        return -(-self.n_scenarios // PATH_TILE)
+
+    def tile(self, index: int) -> ScenarioTile:
+        """Scenarios index·PATH_TILE and on, at the horizon."""
+        part = self.shock[index * PATH_TILE : (index + 1) * PATH_TILE].sum(axis=1)
+        return ScenarioTile(index, _pad(part))
+
+    def at(self, index: int, time: float) -> Float[Array, "scenario factor"]:
+        """Log changes of tile `index` at `time` (epoch seconds) at or before the horizon."""
+        if self.bridge is None or time >= self.horizon_end:
+            return self.tile(index).shock
+        inside = jnp.arange(PATH_TILE)[:, None] + index * PATH_TILE < self.n_scenarios
+        return jnp.where(inside, self.bridge(index, time), 0.0)
+
+
+@jax.jit
+def _pad(part: Float[Array, "scenario factor"]) -> Float[Array, "tile factor"]:
+    return jnp.pad(part, ((0, PATH_TILE - part.shape[0]), (0, 0)))

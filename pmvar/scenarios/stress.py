@@ -1,0 +1,55 @@
+"""Stress lists as a scenario set: named, instantaneous, relative moves of any factors; the others stand still."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import jax.numpy as jnp
+import numpy as np
+
+from pmvar.errors import InputError, Problem
+from pmvar.market.snapshot import MarketSnapshot
+from pmvar.models.specification import ModelSpecification
+from pmvar.scenarios.scenario_set import ScenarioSet
+
+
+def stress_scenarios(
+    stress: Mapping[str, Mapping[str, float]], model: ModelSpecification, market: MarketSnapshot
+) -> ScenarioSet:
+    """One scenario per name, in order; each shock is S₁/S₀ − 1 of a price or σ₁/σ₀ − 1 of all vols of an underlying.
+
+    Raises InputError for a factor that the model does not have and for a move of −100% or below.
+    """
+    column = {name: i for i, name in enumerate(model.factor_names)}
+    shock = np.zeros((len(stress), len(column)))
+    problems = []
+    for row, (scenario, moves) in enumerate(stress.items()):
+        for factor, move in moves.items():
+            if factor not in column or not -1 < move < np.inf:
+                rule = "a stress moves a factor of the model" if factor not in column else "a move must exceed −1 (−100%)"
+                problems.append(
+                    Problem(
+                        rule,
+                        f"factors are {', '.join(sorted(column)[:8])}…" if factor not in column else "correct the shock",
+                        file="market/stress",
+                        column=f"{scenario}: {factor}",
+                        value=str(move),
+                    )
+                )
+            else:
+                shock[row, column[factor]] = np.log1p(move)
+    if problems:
+        raise InputError(problems)
+    n = len(column)
+    return ScenarioSet(
+        factors=model.factor_names,
+        as_of=market.as_of,
+        horizon_end=market.as_of,
+        shock=jnp.asarray(shock)[:, None, :],
+        weight=np.ones(len(stress)),
+        n_replicates=1,
+        term_exponent=np.zeros(n),
+        tenor=np.full(n, 30.0),
+        vol_cap=np.inf,
+        labels=tuple(stress),
+    )

@@ -1,0 +1,111 @@
+"""The enumerations and constants that every layer shares."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+SECONDS_PER_YEAR = 31_536_000.0
+"""Act/365: decay, expiry and interest run in calendar seconds over this."""
+
+DAY = 86_400.0
+"""Seconds in a day."""
+
+PATH_TILE = 4096
+"""Scenarios in one tile: the canonical width of every kernel, so that bits do not depend on chunking."""
+
+
+class Kind(StrEnum):
+    """Product of an instrument; `cash` is a balance, which the portfolio treats as one more instrument."""
+
+    SPOT = "spot"
+    FUTURE = "future"
+    PERPETUAL = "perpetual"
+    OPTION = "option"
+    CASH = "cash"
+
+
+class Settlement(StrEnum):
+    """`linear`: settled in the quote currency. `inverse`: quoted in it, settled in the underlying coin."""
+
+    LINEAR = "linear"
+    INVERSE = "inverse"
+
+
+class PutCall(StrEnum):
+    """Option right."""
+
+    CALL = "call"
+    PUT = "put"
+
+
+class FactorKind(StrEnum):
+    """What a risk factor moves, the part of its name after the colon."""
+
+    SPOT = "spot"
+    VOL = "vol"
+
+
+class PriceMap(StrEnum):
+    """How a price factor's x becomes the price ratio S₁/S₀; see `pmvar.models.price_map`."""
+
+    EXP_LINEAR = "exp_linear"
+    EXP = "exp"
+    LINEAR = "linear"
+
+
+class Drift(StrEnum):
+    """`forward`: prices grow to their forward on average. `none`: x is taken as it is."""
+
+    FORWARD = "forward"
+    NONE = "none"
+
+
+class Sampling(StrEnum):
+    """How the unit cube is filled."""
+
+    MC = "mc"
+
+
+class Netting(StrEnum):
+    """What to do with several rows for one (account, instrument)."""
+
+    REJECT = "reject"
+    SUM = "sum"
+
+
+class Measure(StrEnum):
+    """Tail measure that the margin is taken from."""
+
+    EXPECTED_SHORTFALL = "expected_shortfall"
+    VALUE_AT_RISK = "value_at_risk"
+
+
+class Precision(StrEnum):
+    """Precision of the instrument P&L tile and of tail selection; everything else is float64."""
+
+    FLOAT32 = "float32"
+    FLOAT64 = "float64"
+
+
+class Status(StrEnum):
+    """Where an account stands."""
+
+    OK = "OK"
+    MARGIN_CALL = "MARGIN_CALL"
+    LIQUIDATION = "LIQUIDATION"
+    WITHHELD = "WITHHELD"
+
+
+class Greek(StrEnum):
+    """Sensitivities reported, with the units of the output table."""
+
+    DELTA = "delta"
+    GAMMA = "gamma"
+    VEGA = "vega"
+    THETA = "theta"
+    RHO = "rho"
+
+
+def factor_name(underlying: str, kind: FactorKind) -> str:
+    """`BTC:spot`, the only join between model and market."""
+    return f"{underlying}:{kind}"

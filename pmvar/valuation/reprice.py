@@ -1,0 +1,125 @@
+"""ProfitAndLoss: a re-iterable source of P&L tiles, one row per instrument, one column per scenario."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from pmvar.errors import NumericsError
+from pmvar.kernels.european import Bump
+from pmvar.market.snapshot import MarketSnapshot
+from pmvar.portfolio import Portfolio
+from pmvar.scenarios.scenario_set import ScenarioSet
+from pmvar.types import PATH_TILE, FactorKind, Precision
+from pmvar.valuation.blocks import block_pnl, block_sensitivity
+from pmvar.valuation.plan import BLOCK, Plan, make_plan
+from pmvar.valuation.world import World, only
+
+
+@dataclass(frozen=True)
+class ProfitAndLoss:
+    """P&L per contract in base currency, priced tile by tile on demand and never kept.
+
+    Rows of a tile stand in the order of the plan's blocks; `row` says where an instrument is.
+    """
+
+    plan: Plan
+    precision: Precision
+    n_instruments: int
+
+    @property
+    def scenarios(self) -> ScenarioSet:
+        """The scenarios revalued under."""
+        return self.plan.rows.scenarios
+
+    @property
+    def market(self) -> MarketSnapshot:
+        """The market revalued from."""
+        return self.plan.rows.market
+
+    @property
+    def n_rows(self) -> int:
+        """Rows of a tile: blocks with their padding, and a last row of zeros for what cannot be valued."""
+        return BLOCK * len(self.plan.blocks) + 1
+
+    @cached_property
+    def row(self) -> Int[np.ndarray, " instrument"]:
+        """Row of each instrument in a tile."""
+        row = np.full(self.n_instruments, self.n_rows - 1, dtype=np.int32)
+        for b, (index, _) in enumerate(self.plan.blocks):
+            real = np.flatnonzero(index >= 0)
+            row[index[real]] = b * BLOCK + real
+        return row
+
+    def tile(self, index: int) -> Float[Array, "row scenario"]:
+        """P&L of all instruments under scenarios index·PATH_TILE and on. Raises NumericsError if any is not finite."""
+        return self._checked(self._tile(self.plan.rows.world(index)), index)
+
+    def __iter__(self) -> Iterator[Float[Array, "row scenario"]]:
+        return (self.tile(i) for i in range(self.scenarios.n_tiles))
+
+    def attribution(self, index: int) -> dict[FactorKind, Float[Array, "row scenario"]]:
+        """P&L of a tile with only the prices moving, and with only the vols moving."""
+        world = self.plan.rows.world(index)
+        return {kind: self._tile(only(world, keep=kind)) for kind in FactorKind}
+
+    def standing(self) -> Float[np.ndarray, " row"]:
+        """P&L of the passage of time alone, float64."""
+        zero = jax.tree.map(jnp.zeros_like, self.plan.rows.world(0))
+        return np.asarray(self._tile(zero)[:, 0], dtype=np.float64)
+
+    def sensitivity(self, index: int) -> Bump:
+        """Derivatives of a tile by displacements of today's market; each field [row, scenario]."""
+        world = self.plan.rows.world(index)
+        parts = [block_sensitivity(block, world) for _, block in self.plan.blocks]
+        return Bump(*(_stack(tuple(p[i] for p in parts), self._zeros) for i in range(len(Bump._fields))))
+
+    @property
+    def _zeros(self) -> Float[Array, "one scenario"]:
+        return jnp.zeros((1, PATH_TILE), str(self.precision))
+
+    def _tile(self, world: World) -> Float[Array, "row scenario"]:
+        return _stack(tuple(block_pnl(block, world) for _, block in self.plan.blocks), self._zeros)
+
+    def _checked(self, tile: Float[Array, "row scenario"], index: int) -> Float[Array, "row scenario"]:
+        """Refuse a tile with a NaN or an infinity: `top_k` and comparisons would drop it in silence."""
+        finite = np.asarray(_finite_rows(tile))
+        if not finite.all():
+            bad = np.flatnonzero(~finite)
+            columns = [int(i) for i in range(self.n_instruments) if self.row[i] in set(bad.tolist())]
+            raise NumericsError(f"instruments at columns {columns[:5]} have a P&L that is not finite in scenario tile {index}")
+        return tile
+
+
+@jax.jit
+def _stack(
+    parts: tuple[Float[Array, "instrument scenario"], ...], zeros: Float[Array, "one scenario"]
+) -> Float[Array, "row scenario"]:
+    return jnp.concatenate([*parts, zeros])
+
+
+@jax.jit
+def _finite_rows(tile: Float[Array, "row scenario"]) -> Array:
+    # A sum is finite only if every term is (or they overflow, which is as bad) and reads the tile once.
+    return jnp.isfinite(jnp.sum(jnp.abs(tile), axis=1))
+
+
+def reprice(
+    portfolio: Portfolio,
+    market: MarketSnapshot,
+    scenarios: ScenarioSet,
+    *,
+    precision: Precision = Precision.FLOAT32,
+) -> ProfitAndLoss:
+    """All instruments of `portfolio` revalued under all `scenarios` at the horizon, time decay included.
+
+    Nothing is computed until tiles are asked for. Instruments that lack an input are named in `.plan.unpriced`.
+    """
+    plan = make_plan(portfolio.instruments, market, scenarios, precision)
+    return ProfitAndLoss(plan, precision, len(portfolio.instruments))
