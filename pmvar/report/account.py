@@ -1,0 +1,199 @@
+"""One account's rows of all tables, sorted and summed: what the report and the explanation both tell."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from pmvar.risk.result import Columns
+from pmvar.types import Greek
+
+CASH = "CASH:"
+"""How components name a balance."""
+
+
+@dataclass(frozen=True)
+class Component:
+    """A position's share of expected shortfall, in base currency; positive adds to the margin."""
+
+    name: str
+    underlying: str
+    quantity: float
+    expected_shortfall: float
+    standard_error: float
+    spot: float
+    vol: float
+    time: float
+
+
+@dataclass(frozen=True)
+class Gradient:
+    """How expected shortfall answers to one market input, raw and for a move that people think in."""
+
+    factor: str
+    greek: str
+    value: float
+    """In the table's unit: per unit of underlying, per 1.00 of vol or rate, per day."""
+    standard_error: float
+    unit: str
+    """Of `value`, in words."""
+    move: str
+    """The everyday move, in words: `BTC +1 %`."""
+    size: float
+    """Of that move, in the table's unit, so that `value · size` is the change of expected shortfall."""
+
+    @property
+    def effect(self) -> float:
+        """Change of expected shortfall under `move`."""
+        return self.value * self.size
+
+    @property
+    def effect_error(self) -> float:
+        """Standard error of `effect`."""
+        return self.standard_error * abs(self.size)
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """One of the account's worst scenarios, with the log changes of the factors in it."""
+
+    rank: int
+    number: int
+    weight: float
+    loss: float
+    shocks: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Account:
+    """Everything a run says about one account. Losses and amounts in base currency, positive is bad."""
+
+    account_id: str
+    margin: Mapping[str, Any]
+    """Its row of `margins`."""
+    components: tuple[Component, ...]
+    """By size, the largest first."""
+    underlyings: tuple[Component, ...]
+    """Subtotals of `components`, by size; `quantity` holds the number of positions."""
+    gradients: tuple[Gradient, ...]
+    worst: tuple[Scenario, ...]
+    stress: tuple[tuple[str, float], ...]
+
+    @property
+    def total(self) -> Component:
+        """The sum of all components, which is to be expected shortfall."""
+        return _sum("total", "", self.components)
+
+
+def column(table: Columns, name: str) -> np.ndarray:
+    """A column of a table, empty where the table has none."""
+    return table[name] if name in table else np.array([], dtype=object)
+
+
+def select(table: Columns, account_id: str) -> dict[str, np.ndarray]:
+    """The rows of one account."""
+    found = np.flatnonzero(column(table, "account_id") == account_id)
+    return {name: values[found] for name, values in table.items()}
+
+
+def build_account(tables: Mapping[str, Columns], account_id: str, *, spots: Mapping[str, float]) -> Account:
+    """Collects one account's rows; `spots` holds the prices in base currency that turn deltas into moves of 1%.
+
+    Raises KeyError where `margins` has no such account.
+    """
+    row = select(tables["margins"], account_id)
+    if not len(column(row, "account_id")):
+        raise KeyError(account_id)
+    margin = {name: values[0] for name, values in row.items()}
+    components = _components(select(tables.get("components", {}), account_id))
+    stress = select(tables.get("stress", {}), account_id)
+    return Account(
+        account_id,
+        margin,
+        components,
+        _subtotals(components),
+        _gradients(select(tables.get("greeks", {}), account_id), spots),
+        _worst(select(tables.get("worst", {}), account_id), tables.get("shocks", {})),
+        tuple(zip(map(str, column(stress, "scenario")), map(float, column(stress, "loss")), strict=True)),
+    )
+
+
+def _components(rows: Columns) -> tuple[Component, ...]:
+    numbers = [
+        column(rows, name)
+        for name in ("quantity", "component_es", "standard_error", "spot_es", "vol_es", "time_es")
+    ]
+    found = [
+        Component(str(name), str(underlying), *map(float, values))
+        for name, underlying, *values in zip(
+            column(rows, "instrument_id"), column(rows, "underlying"), *numbers, strict=True
+        )
+    ]
+    return tuple(sorted(found, key=lambda c: (-abs(c.expected_shortfall), c.name)))
+
+
+def _sum(name: str, underlying: str, parts: tuple[Component, ...]) -> Component:
+    # Positions share their scenarios, so that errors do not add in squares: a sum has none to show.
+    totals = [
+        float(sum(getattr(p, part) for p in parts)) for part in ("expected_shortfall", "spot", "vol", "time")
+    ]
+    return Component(name, underlying, float(len(parts)), totals[0], float("nan"), *totals[1:])
+
+
+def _subtotals(components: tuple[Component, ...]) -> tuple[Component, ...]:
+    names = dict.fromkeys(c.underlying for c in components)
+    found = [_sum(name, name, tuple(c for c in components if c.underlying == name)) for name in names]
+    return tuple(sorted(found, key=lambda c: (-abs(c.expected_shortfall), c.name)))
+
+
+def _gradients(rows: Columns, spots: Mapping[str, float]) -> tuple[Gradient, ...]:
+    found = []
+    names = ("of", "instrument_id", "factor", "greek", "value", "standard_error")
+    for of, instrument, factor, greek, value, error in zip(*(column(rows, n) for n in names), strict=True):
+        if of == "margin" and not instrument:
+            found.append(
+                Gradient(
+                    str(factor),
+                    str(greek),
+                    float(value),
+                    float(error),
+                    *_move(str(factor), str(greek), spots),
+                )
+            )
+    # The table's own order: factor by factor, as the model lists them.
+    return tuple(found)
+
+
+def _move(factor: str, greek: str, spots: Mapping[str, float]) -> tuple[str, str, float]:
+    """Unit of the table, the everyday move, and its size in that unit."""
+    name = factor.rpartition(":")[0] or factor
+    spot = float(spots.get(name, float("nan")))
+    match greek:
+        case Greek.DELTA if np.isfinite(spot):
+            return "per 1 of price", f"{name} price +1%", 0.01 * spot
+        case Greek.DELTA:
+            return "per 1 of price", f"{name} price +1", 1.0
+        case Greek.GAMMA:
+            return "change of delta per 1 of price", f"{name} price +1 (on delta)", 1.0
+        case Greek.VEGA:
+            return "per 1.00 of vol", f"{name} implied vol +1 point", 0.01
+        case Greek.RHO:
+            return "per 1.00 of rate", f"{name} rate +1 basis point", 1e-4
+        case Greek.THETA:
+            return "per day", f"{name} one day passes" if name else "one day passes", 1.0
+        case _:
+            return "", f"{factor} {greek} +1", 1.0
+
+
+def _worst(rows: Columns, shocks: Columns) -> tuple[Scenario, ...]:
+    number, factor, shock = (column(shocks, name) for name in ("scenario", "factor", "shock"))
+    found = []
+    names = ("rank", "scenario", "weight", "loss")
+    for rank, scenario, weight, loss in zip(*(column(rows, n) for n in names), strict=True):
+        here = np.flatnonzero(number == scenario)
+        moves = {str(factor[i]): float(shock[i]) for i in here}
+        found.append(Scenario(int(rank), int(scenario), float(weight), float(loss), moves))
+    return tuple(sorted(found, key=lambda s: s.rank))

@@ -1,0 +1,114 @@
+"""What the report says of one account: its tail drawn, its margin taken apart, its worst scenarios."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from pmvar.report import figures
+from pmvar.report.account import Account, Component
+from pmvar.report.format import Z_95, fixed, money
+from pmvar.risk.result import AccountDetail
+
+POSITIONS = 10
+"""Positions drawn for each account; the rest are summed into one bar."""
+FACTORS = 8
+"""Factors shown for each scenario: more columns than that do not fit a printed page."""
+SCENARIOS = 5
+"""Worst scenarios shown."""
+
+
+def detail_view(account: Account, detail: AccountDetail, *, place: int, currency: str) -> dict[str, Any]:
+    """Everything that the template needs for an account's card; `place` is its rank by margin."""
+    es, var = float(account.margin["expected_shortfall"]), float(account.margin["value_at_risk"])
+    factors = _factors(account)
+    shown = account.worst[:SCENARIOS]
+    n_factors = len({name for scenario in shown for name in scenario.shocks})
+    return {
+        "account": account,
+        "place": place,
+        "facts": _facts(account),
+        "loss_figure": figures.loss_distribution(
+            detail, name=f"loss{place}", value_at_risk=var, expected_shortfall=es, currency=currency
+        ),
+        "convergence_figure": figures.convergence(detail, name=f"path{place}", currency=currency),
+        "split": _bars([("spot moves", account.total.spot), ("vol moves", account.total.vol),
+                        ("time passing", account.total.time)], es),
+        "underlyings": _bars([(c.name, c.expected_shortfall) for c in account.underlyings[:POSITIONS]], es,
+                             more=account.underlyings[POSITIONS:], noun="underlyings"),
+        "positions": _bars([(c.name, c.expected_shortfall) for c in account.components[:POSITIONS]], es,
+                           more=account.components[POSITIONS:], noun="positions"),
+        "sum": account.total.expected_shortfall,
+        "es": es,
+        "factors": factors,
+        "factors_left": n_factors - len(factors),
+        "worst": shown,
+    }  # fmt: skip
+
+
+def _facts(account: Account) -> list[tuple[str, str, str]]:
+    """Label, value, remark of the account's figures."""
+    m = account.margin
+    interval = Z_95 * float(m["es_standard_error"]), Z_95 * float(m["var_standard_error"])
+    return [
+        ("Initial margin", money(m["initial_margin"]), ""),
+        ("Maintenance margin", money(m["maintenance_margin"]), ""),
+        ("Equity", money(m["equity"]), ""),
+        ("Excess", money(m["excess"], sign=True), "equity − initial margin"),
+        ("Expected shortfall", money(m["expected_shortfall"]), f"± {money(interval[0])} (95 %)"),
+        ("Value at risk", money(m["value_at_risk"]), f"± {money(interval[1])} (95 %)"),
+        ("Isolated margins", money(m["isolated_margin"]), "sum over positions, each alone"),
+    ]
+
+
+def _factors(account: Account) -> list[str]:
+    """Factors to show, those of the account's largest underlyings first, in pairs of spot and vol."""
+    known = list(dict.fromkeys(name for scenario in account.worst for name in scenario.shocks))
+    order = {c.name: place for place, c in enumerate(account.underlyings)}
+    held = [name for name in known if name.rpartition(":")[0] in order]
+    # An account of balances alone names no underlying: then the model's first factors are the best guess.
+    return sorted(held or known, key=lambda name: order.get(name.rpartition(":")[0], 0))[:FACTORS]
+
+
+def _bars(
+    values: list[tuple[str, float]], whole: float, *, more: tuple[Component, ...] = (), noun: str = ""
+) -> list[dict[str, Any]]:
+    """Bars about a common zero: left and width in % of the axis, share of `whole` as a fraction."""
+    rows = list(values)
+    if more:
+        rows.append((f"{fixed(len(more))} more {noun}", sum(c.expected_shortfall for c in more)))
+    low = min([0.0, *(v for _, v in rows)])
+    high = max([0.0, *(v for _, v in rows)])
+    span = (high - low) or 1.0
+    return [
+        {
+            "name": name,
+            "value": value,
+            "share": value / whole if whole > 0 else math.nan,
+            "left": 100 * (min(value, 0.0) - low) / span,
+            "width": 100 * abs(value) / span,
+            "zero": -100 * low / span,
+        }
+        for name, value in rows
+    ]
+
+
+def stress_table(accounts: list[Account]) -> tuple[list[str], list[dict[str, Any]]]:
+    """Stress scenarios in their order, and per account the losses with their shade.
+
+    A loss as large as the initial margin has the full shade, since that is when the margin is used up.
+    """
+    names = list(dict.fromkeys(name for account in accounts for name, _ in account.stress))
+    rows = []
+    for account in accounts:
+        losses: Mapping[str, float] = dict(account.stress)
+        margin = float(account.margin["initial_margin"])
+        cells = []
+        for name in names:
+            loss = losses.get(name, math.nan)
+            share = loss / margin if margin > 0 else math.nan
+            depth = min(1.0, abs(share)) if math.isfinite(share) else 0.0
+            cells.append({"loss": loss, "share": share, "shade": round(0.55 * depth, 3), "gain": loss < 0})
+        rows.append({"account_id": account.account_id, "margin": margin, "cells": cells})
+    return names, rows
