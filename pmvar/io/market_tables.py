@@ -1,0 +1,197 @@
+"""The market's tables to a MarketSnapshot: what is absurd is rejected, what is unusable quarantined, the rest
+flagged."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from pmvar.errors import InputError, Problem
+from pmvar.io.problems import Problems
+from pmvar.io.schemas import MAX_MEDIAN_VOL, PERCENT_FIX
+from pmvar.io.settings import BookHead
+from pmvar.io.tables import Table
+from pmvar.io.times import format_time
+from pmvar.market.curves import DiscountCurve, ForwardCurve
+from pmvar.market.snapshot import MarketSnapshot
+from pmvar.market.surface import VolSlice, VolSurface
+from pmvar.types import DAY, FactorKind, factor_name
+
+MAX_AGE = DAY
+"""Oldest price or mark of one valuation date, in seconds before `as_of`."""
+
+
+@dataclass
+class Notes:
+    """What the checks leave behind beside problems."""
+
+    flags: list[str] = field(default_factory=list)
+    quarantined: dict[str, str] = field(default_factory=dict)
+    """Factor name -> reason."""
+
+
+def groups(table: Table, column: str) -> dict[str, np.ndarray]:
+    """Value of a text column -> indices of its rows, in order."""
+    code = table.codes[column]
+    order = np.argsort(code, kind="stable")
+    parts = np.split(order, np.flatnonzero(np.diff(code[order])) + 1) if len(order) else []
+    return {str(table[column][part[0]]): part for part in parts}
+
+
+def check_dates(table: Table, head: BookHead, *, problems: Problems) -> None:
+    """Reject the rows whose `time` is after `as_of` or more than `MAX_AGE` before it."""
+    time, shown = table["time"], format_time(head.as_of)
+    rule, fix = f"must not be after as_of {shown}", "use one valuation date throughout"
+    table.reject(problems, time > head.as_of, column="time", rule=rule, fix=fix)
+    rule = f"must be within 24 h before as_of {shown}: mixed valuation dates"
+    table.reject(problems, time < head.as_of - MAX_AGE, column="time", rule=rule, fix=fix)
+
+
+def _check_spots(spots: Table, head: BookHead, *, problems: Problems, notes: Notes) -> None:
+    price, base = spots["price"], head.base_currency
+    rule = "a negative price needs price_model bachelier or shifted, which this version does not price"
+    spots.reject(
+        problems, price < 0, column="price", rule=rule, fix="leave the underlying out, or correct the price"
+    )
+    rule = "the base currency has the price 1 and no row"
+    spots.reject(problems, spots["name"] == base, column="name", rule=rule, fix="remove the row")
+    check_dates(spots, head, problems=problems)
+
+    quarantined = {str(name): "price is 0" for name in spots["name"][price == 0]}
+    limit = head.limits.get("max_price_age")
+    if limit is not None:
+        age = head.as_of - spots["time"]
+        for name, seconds in zip(spots["name"][age > limit], age[age > limit].tolist(), strict=True):
+            quarantined.setdefault(
+                str(name), f"price is {seconds:.0f} s old, above max_price_age {limit:.0f} s"
+            )
+    for name, reason in quarantined.items():
+        notes.quarantined[factor_name(name, FactorKind.SPOT)] = reason
+
+
+def _check_chains(spots: Table, head: BookHead, *, problems: Problems) -> None:
+    """Reject each name whose chain of currencies does not end at the base currency."""
+    currency = dict(zip(spots["name"].tolist(), spots["currency"].tolist(), strict=True))
+
+    def reaches(name: str) -> bool:
+        seen: set[str] = set()
+        while name != head.base_currency:
+            if name in seen or name not in currency:
+                return False
+            seen.add(name)
+            name = currency[name]
+        return True
+
+    broken = np.array([not reaches(name) for name in spots["name"].tolist()], bool)
+    rule = f"the chain of currencies must reach the base currency {head.base_currency}"
+    spots.reject(
+        problems, broken, column="currency", rule=rule, fix="add the missing currency to market/spots"
+    )
+
+
+def _forwards(
+    forwards: Table, spot: Mapping[str, float], head: BookHead, *, notes: Notes
+) -> dict[str, ForwardCurve]:
+    curves: dict[str, ForwardCurve] = {}
+    for underlying, rows in groups(forwards, "underlying").items():
+        live = rows[forwards["expiry"][rows] > head.as_of]
+        if len(live) < len(rows):
+            notes.flags.append(f"forwards of {underlying}: {len(rows) - len(live)} expired, not used")
+        live = live[np.argsort(forwards["expiry"][live])]
+        # Without a positive spot there is no curve; the spot is quarantined, or rejected elsewhere.
+        if len(live) and spot.get(underlying, 0.0) > 0:
+            curves[underlying] = ForwardCurve(
+                head.as_of, spot[underlying], forwards["expiry"][live], forwards["forward"][live]
+            )
+    return curves
+
+
+def _discounts(rates: Table, head: BookHead) -> dict[str, DiscountCurve]:
+    curves = {}
+    for currency, rows in groups(rates, "currency").items():
+        rows = rows[np.argsort(rates["maturity"][rows])]
+        curves[currency] = DiscountCurve(head.as_of, rates["maturity"][rows], rates["zero_rate"][rows])
+    return curves
+
+
+def _surfaces(
+    vols: Table, forwards: Mapping[str, ForwardCurve], head: BookHead, *, problems: Problems, notes: Notes
+) -> dict[str, VolSurface]:
+    surfaces: dict[str, VolSurface] = {}
+    for underlying, rows in groups(vols, "underlying").items():
+        vol = vols["implied_vol"][rows]
+        median = float(np.median(vol))
+        if median > MAX_MEDIAN_VOL:
+            rule = f"the median vol of {underlying} must not exceed {MAX_MEDIAN_VOL:g}; it is {median:g}"
+            first = int(vols.row[rows[0]])
+            where = {"file": vols.file, "row": first, "column": "implied_vol", "value": f"{vol[0]:g}"}
+            problems.add(Problem(rule, PERCENT_FIX, **where))
+            continue
+        zero = rows[vol == 0]
+        if len(zero):
+            reason = f"vol is 0 at strike {vols['strike'][zero[0]]:g} ({vols.file}:{vols.row[zero[0]]})"
+            notes.quarantined[factor_name(underlying, FactorKind.VOL)] = reason
+        expired = vols["expiry"][rows] <= head.as_of
+        if expired.any():
+            notes.flags.append(f"vols of {underlying}: {int(expired.sum())} rows of past expiries, not used")
+        rows = rows[(vol > 0) & ~expired]
+        if not len(rows) or underlying not in forwards:
+            continue
+        curve, slices = forwards[underlying], []
+        for expiry in np.unique(vols["expiry"][rows]).tolist():
+            at = rows[vols["expiry"][rows] == expiry]
+            at = at[np.argsort(vols["strike"][at])]
+            if not np.any(curve.expiry == expiry):
+                notes.flags.append(f"vols of {underlying} for {format_time(expiry)}: forward interpolated")
+            k = np.log(vols["strike"][at] / curve.at(expiry))
+            slices.append(VolSlice(expiry, k, vols["implied_vol"][at]))
+        surfaces[underlying] = VolSurface(head.as_of, tuple(slices))
+    return surfaces
+
+
+def build_market(
+    tables: Mapping[str, Table | None], head: BookHead, *, problems: Problems, notes: Notes
+) -> MarketSnapshot | None:
+    """The snapshot of `market/*`, or None where it cannot be had; all that is wrong goes to `problems`.
+
+    A price of 0 or older than `max_price_age` and a vol of 0 are quarantined by factor; expired pillars,
+    forwards interpolated for a surface's expiry and unused dividends are flagged.
+    """
+    spots = tables.get("market/spots")
+    if spots is None or not len(spots):
+        return None
+    _check_spots(spots, head, problems=problems, notes=notes)
+    if spots.complete:
+        _check_chains(spots, head, problems=problems)
+    order = np.argsort(spots["name"].astype(str))
+    spot = dict(zip(spots["name"].tolist(), spots["price"].tolist(), strict=True))
+    forwards, rates, vols = (tables.get(f"market/{name}") for name in ("forwards", "rates", "vols"))
+    try:
+        curves = _forwards(forwards, spot, head, notes=notes) if forwards is not None else {}
+        if forwards is not None and spots.complete:
+            unknown = ~np.isin(forwards["underlying"].astype(str), list(spot))
+            rule, fix = "the underlying has no price", "add it to market/spots"
+            forwards.reject(problems, unknown, column="underlying", rule=rule, fix=fix)
+        discounts = _discounts(rates, head) if rates is not None else {}
+        surfaces = _surfaces(vols, curves, head, problems=problems, notes=notes) if vols is not None else {}
+        if tables.get("market/dividends") is not None:
+            notes.flags.append("market/dividends is not used: forwards carry the dividends")
+        return MarketSnapshot(
+            as_of=head.as_of,
+            base_currency=head.base_currency,
+            asset=tuple(spots["name"][order].tolist()),
+            spot=spots["price"][order],
+            quote_currency=tuple(spots["currency"][order].tolist()),
+            haircut=spots["haircut"][order],
+            forwards=curves,
+            discounts=discounts,
+            vols=surfaces,
+            quarantined=dict(notes.quarantined),
+        )
+    except InputError as error:
+        # With other problems at hand this one only repeats them.
+        if not problems:
+            problems.extend(error)
+        return None

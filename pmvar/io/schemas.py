@@ -1,0 +1,143 @@
+"""The tables of a book: their columns, as data."""
+
+from __future__ import annotations
+
+from pmvar.io.tables import Column, Schema, Type
+from pmvar.types import Kind, PutCall, Settlement
+
+PRODUCT_COLUMNS = (
+    "payoff", "barrier", "barrier_type", "rebate", "averaging_start", "fx_rate", "coupon", "frequency",
+    "day_count",
+)  # fmt: skip
+"""Columns of products that the format knows and this version does not price."""
+MAX_VOL = 10.0
+"""Largest volatility believed; a higher one is probably in percent."""
+MAX_MEDIAN_VOL = 3.0
+"""Largest median volatility of an underlying believed."""
+PERCENT_FIX = "volatilities are fractions per √year: 65% is 0.65, so divide by 100"
+
+
+def _name(name: str, *, optional: bool = False, reserved: str = "") -> Column:
+    return Column(name, Type.NAME, optional=optional, reserved=reserved)
+
+
+def _number(
+    name: str, low: float = -1e15, *, optional: bool = False, exclusive: bool = False, high: float = 1e15
+) -> Column:
+    return Column(name, Type.NUMBER, optional=optional, low=low, high=high, exclusive=exclusive)
+
+
+def _time(name: str, *, optional: bool = False) -> Column:
+    return Column(name, Type.TIME, optional=optional)
+
+
+def _vol(name: str, *, optional: bool = False) -> Column:
+    return Column(name, Type.NUMBER, optional=optional, low=0.0, high=MAX_VOL, fix=PERCENT_FIX)
+
+
+_CASH = "CASH:"
+
+POSITIONS = Schema(
+    "positions",
+    (
+        _name("account_id"),
+        _name("instrument_id", reserved=_CASH),
+        _number("quantity", exclusive=True),
+    ),
+)
+"""Without a key: what becomes of duplicates is a setting of the run."""
+BALANCES = Schema(
+    "balances", (_name("account_id"), _name("asset", reserved=_CASH), _number("amount", exclusive=True))
+)
+INSTRUMENTS = Schema(
+    "instruments",
+    (
+        _name("instrument_id", reserved=_CASH),
+        Column(
+            "kind",
+            Type.TEXT,
+            choices=(Kind.SPOT, Kind.FUTURE, Kind.PERPETUAL, Kind.OPTION),
+            unsupported=("digital", "barrier", "asian", "bond"),
+        ),
+        _name("underlying"),
+        Column("settlement", Type.TEXT, choices=tuple(Settlement), unsupported=("quanto",)),
+        _name("quote_currency"),
+        _name("settlement_currency"),
+        _number("contract_size", 0.0, exclusive=True),
+        _time("expiry", optional=True),
+        _number("strike", 0.0, optional=True, exclusive=True),
+        Column("put_call", Type.TEXT, optional=True, choices=tuple(PutCall)),
+        Column("exercise", Type.TEXT, optional=True, choices=("european",), unsupported=("american",)),
+        *(Column(name, Type.UNUSED, optional=True) for name in PRODUCT_COLUMNS),
+    ),
+    key=("instrument_id",),
+)
+SPOTS = Schema(
+    "market/spots",
+    (
+        _name("name", reserved=_CASH),
+        _number("price"),
+        _name("currency"),
+        _time("time"),
+        Column("haircut", Type.NUMBER, optional=True, default=0.0, low=0.0, high=1.0),
+        Column(
+            "price_model",
+            Type.TEXT,
+            optional=True,
+            default="lognormal",
+            choices=("lognormal",),
+            unsupported=("bachelier", "shifted"),
+        ),
+        Column("shift", Type.UNUSED, optional=True),
+    ),
+    key=("name",),
+)
+FORWARDS = Schema(
+    "market/forwards",
+    (_name("underlying"), _time("expiry"), _number("forward", 0.0, exclusive=True)),
+    key=("underlying", "expiry"),
+)
+RATES = Schema(
+    "market/rates",
+    (_name("currency"), _time("maturity"), _number("zero_rate", -1.0, high=10.0)),
+    key=("currency", "maturity"),
+)
+VOLS = Schema(
+    "market/vols",
+    (
+        _name("underlying"),
+        _time("expiry"),
+        _number("strike", 0.0, exclusive=True),
+        _vol("implied_vol"),
+        _vol("bid_vol", optional=True),
+        _vol("ask_vol", optional=True),
+        Column("flag", Type.TEXT, optional=True),
+    ),
+    key=("underlying", "expiry", "strike"),
+)
+MARKS = Schema(
+    "market/marks",
+    (
+        _name("instrument_id"),
+        _number("mark", 0.0),
+        _number("bid", 0.0, optional=True),
+        _number("ask", 0.0, optional=True),
+        _time("time"),
+    ),
+    key=("instrument_id",),
+)
+DIVIDENDS = Schema(
+    "market/dividends",
+    (_name("underlying"), _time("ex_date"), _number("amount", 0.0), _name("currency")),
+    key=("underlying", "ex_date"),
+)
+STRESS = Schema(
+    "market/stress",
+    (Column("scenario", Type.NAME), _name("factor"), _number("shock", -1.0, exclusive=True)),
+    key=("scenario", "factor"),
+)
+
+REQUIRED = (INSTRUMENTS, POSITIONS, SPOTS)
+OPTIONAL = (BALANCES, FORWARDS, RATES, VOLS, MARKS, DIVIDENDS, STRESS)
+"""Forwards, rates and vols are needed only by what is listed: a book of spots has none."""
+SCHEMAS = {schema.name: schema for schema in (*REQUIRED, *OPTIONAL)}

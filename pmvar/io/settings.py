@@ -1,0 +1,235 @@
+"""Settings of a book: `book.toml`, its defaults, and what the command line overrides."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from pmvar.errors import InputError, Problem, UsageError
+from pmvar.io.csv_text import decodable
+from pmvar.io.problems import Problems
+from pmvar.io.times import parse_duration, parse_time
+from pmvar.risk.rules import MarginRules
+from pmvar.types import Measure, Netting, Precision, Sampling
+
+FILE = "book.toml"
+SURFACES = ("raw",)
+"""Vol surfaces of this version; `svi` and `ssvi` are names of the format."""
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """How a run is made, the command line's overrides included."""
+
+    horizon: str = "2d"
+    """Whole days: calendar days where the model has 365 steps a year, sessions where it has 252."""
+    scenarios: int = 65_536
+    seed: int = 1
+    sampling: Sampling = Sampling.MC
+    netting: Netting = Netting.REJECT
+    precision: Precision = Precision.FLOAT32
+    surface: str = "raw"
+
+    @property
+    def horizon_days(self) -> int:
+        """The horizon's number of days."""
+        return int(self.horizon.removesuffix("d"))
+
+
+@dataclass(frozen=True)
+class BookHead:
+    """What `book.toml` says."""
+
+    as_of: float
+    """Epoch seconds."""
+    base_currency: str
+    settings: RunSettings
+    rules: MarginRules
+    limits: Mapping[str, float]
+    """`max_price_age` in seconds, where given."""
+
+
+Check = Callable[[Any], Any]
+"""The value as used; raises ValueError saying the rule."""
+
+
+def _integer(low: int, high: int) -> Check:
+    def check(value: Any) -> int:
+        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+            raise ValueError(f"must be a whole number from {low} to {high}")
+        return value
+
+    return check
+
+
+def _real(low: float, high: float, *, rule: str) -> Check:
+    def check(value: Any) -> float:
+        if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+            raise ValueError(rule)
+        return float(value)
+
+    return check
+
+
+def _one_of(names: type[StrEnum]) -> Check:
+    def check(value: Any) -> StrEnum:
+        if not isinstance(value, str) or value not in set(names):
+            raise ValueError(f"must be one of {', '.join(names)}")
+        return names(value)
+
+    return check
+
+
+def _horizon(value: Any) -> str:
+    if (
+        not isinstance(value, str)
+        or not re.fullmatch(r"[1-9]\d{0,2}d", value, re.ASCII)
+        or int(value[:-1]) > 365
+    ):
+        raise ValueError("must be a whole number of days from 1d to 365d")
+    return value
+
+
+def _existing(names: tuple[str, ...]) -> Check:
+    """The name if this version has it; raises UsageError otherwise: the book is sound, the wish is not
+    met."""
+
+    def check(value: Any) -> str:
+        if value not in names:
+            raise UsageError(f"{value!r} does not exist in this version, which has {', '.join(names)}")
+        return value
+
+    return check
+
+
+def _age(value: Any) -> float:
+    if not isinstance(value, str):
+        raise ValueError("must be a duration such as 90s, 30m, 1h or 2d")
+    return parse_duration(value)
+
+
+def _time(value: Any) -> float:
+    if isinstance(value, datetime) and value.tzinfo is not None:
+        return value.timestamp()
+    if not isinstance(value, str):
+        raise ValueError("must be a time with its offset, such as 2025-01-31T08:00:00Z")
+    return parse_time(value)
+
+
+def _currency(value: Any) -> str:
+    if not isinstance(value, str) or not re.fullmatch(r"[A-Za-z0-9][\w.\-]{0,31}", value, re.ASCII):
+        raise ValueError("must be the name of a currency, such as USD")
+    return value
+
+
+TOP: Mapping[str, Check] = {
+    "format": _integer(1, 1),
+    "as_of": _time,
+    "base_currency": _currency,
+    "surface": _existing(SURFACES),
+}
+SECTIONS: Mapping[str, Mapping[str, Check]] = {
+    "run": {
+        "horizon": _horizon,
+        "level": _real(0.500001, 0.9999999, rule="must lie in (0.5, 1), such as 0.99"),
+        "scenarios": _integer(1, 2**31 - 1),
+        "seed": _integer(0, 2**63 - 1),
+        "sampling": _existing(tuple(Sampling)),
+        "netting": _one_of(Netting),
+        "precision": _one_of(Precision),
+    },
+    "margin": {
+        "measure": _one_of(Measure),
+        "multiplier": _real(1e-6, 999_999.0, rule="must be positive and below 1e6"),
+        "floor": _real(0.0, 999_999_999_999_999.0, rule="must be from 0 to below 1e15"),
+        "maintenance_ratio": _real(1e-9, 1.0, rule="must lie in (0, 1]"),
+    },
+    "limits": {"max_price_age": _age},
+}
+OVERRIDES: Mapping[str, Check] = {"surface": TOP["surface"]} | {
+    key: check for section in SECTIONS.values() for key, check in section.items()
+}
+"""Every setting that a call may override, by its name alone."""
+
+
+def _checked(
+    entries: Mapping[str, Any], checks: Mapping[str, Check], *, section: str, problems: Problems
+) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in entries.items():
+        name = f"{section}.{key}" if section else key
+        if key not in checks:
+            if section or key not in SECTIONS:
+                fix = f"the keys are {', '.join(checks)}"
+                problems.add(Problem("unknown key", fix, file=FILE, column=name, value=str(value)))
+            continue
+        try:
+            found[key] = checks[key](value)
+        except (ValueError, OverflowError) as error:
+            problems.add(Problem(str(error), "correct it", file=FILE, column=name, value=str(value)))
+    return found
+
+
+def _parse(content: bytes) -> dict[str, Any]:
+    text = decodable(content, file=FILE).decode()
+    try:
+        return tomllib.loads(text.replace("\r\n", "\n"))
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        line = re.search(r"line (\d+)", str(error))
+        row = int(line[1]) if line else None
+        raise InputError(Problem(f"is not TOML: {error}", "correct the line", file=FILE, row=row)) from error
+
+
+def check_overrides(overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """The overrides that are not None, checked. Raises UsageError naming the first that is wrong."""
+    found: dict[str, Any] = {}
+    for key, value in overrides.items():
+        if key not in OVERRIDES:
+            raise UsageError(f"unknown setting {key!r}; the settings are {', '.join(OVERRIDES)}")
+        if value is None:
+            continue
+        try:
+            found[key] = OVERRIDES[key](value)
+        except ValueError as error:
+            raise UsageError(f"{key} {value!r} {error}") from error
+    return found
+
+
+def read_head(content: bytes, *, overrides: Mapping[str, Any], problems: Problems) -> BookHead | None:
+    """What `book.toml` says, with `overrides` (see `check_overrides`) put over it; None where it lacks the
+    essentials.
+
+    Raises UsageError for a sampling or surface that this version does not have.
+    """
+    try:
+        document = _parse(content)
+    except InputError as error:
+        problems.extend(error, file=FILE)
+        return None
+    top = _checked(document, TOP, section="", problems=problems)
+    found: dict[str, Any] = {"surface": top.get("surface", "raw")}
+    for section, checks in SECTIONS.items():
+        entries = document.get(section, {})
+        if isinstance(entries, dict):
+            found |= _checked(entries, checks, section=section, problems=problems)
+        else:
+            problems.add(Problem("must be a section", f"write [{section}]", file=FILE, column=section))
+    for key in ("format", "as_of", "base_currency"):
+        if key not in document:
+            problems.add(Problem("the key is missing", "add it", file=FILE, column=key))
+    found |= overrides
+    if "as_of" not in top or "base_currency" not in top:
+        return None
+    if "sampling" in found:
+        found["sampling"] = Sampling(found["sampling"])
+    run, rules = (
+        {f.name: found[f.name] for f in fields(kind) if f.name in found}
+        for kind in (RunSettings, MarginRules)
+    )
+    limits = {key: found[key] for key in SECTIONS["limits"] if key in found}
+    return BookHead(top["as_of"], top["base_currency"], RunSettings(**run), MarginRules(**rules), limits)
