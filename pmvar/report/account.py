@@ -11,9 +11,6 @@ import numpy as np
 from pmvar.risk.result import Columns
 from pmvar.types import Greek
 
-CASH = "CASH:"
-"""How components name a balance."""
-
 
 @dataclass(frozen=True)
 class Component:
@@ -41,7 +38,7 @@ class Gradient:
     unit: str
     """Of `value`, in words."""
     move: str
-    """The everyday move, in words: `BTC +1 %`."""
+    """The everyday move, in words: `BTC price rises 1 %`."""
     size: float
     """Of that move, in the table's unit, so that `value · size` is the change of expected shortfall."""
 
@@ -100,7 +97,7 @@ def select(table: Columns, account_id: str) -> dict[str, np.ndarray]:
 
 
 def build_account(tables: Mapping[str, Columns], account_id: str, *, spots: Mapping[str, float]) -> Account:
-    """Collects one account's rows; `spots` holds the prices in base currency that turn deltas into moves of 1%.
+    """Collects one account's rows; `spots` are prices in base currency, which turn deltas into moves of 1%.
 
     Raises KeyError where `margins` has no such account.
     """
@@ -173,19 +170,19 @@ def _move(factor: str, greek: str, spots: Mapping[str, float]) -> tuple[str, str
     spot = float(spots.get(name, float("nan")))
     match greek:
         case Greek.DELTA if np.isfinite(spot):
-            return "per 1 of price", f"{name} price +1%", 0.01 * spot
+            return "per 1 of price", f"{name} price rises 1 %", 0.01 * spot
         case Greek.DELTA:
-            return "per 1 of price", f"{name} price +1", 1.0
+            return "per 1 of price", f"{name} price rises 1", 1.0
         case Greek.GAMMA:
-            return "change of delta per 1 of price", f"{name} price +1 (on delta)", 1.0
+            return "change of delta per 1 of price", f"{name} price rises 1 (effect on delta)", 1.0
         case Greek.VEGA:
-            return "per 1.00 of vol", f"{name} implied vol +1 point", 0.01
+            return "per 1.00 of vol", f"{name} implied vol rises 1 point", 0.01
         case Greek.RHO:
-            return "per 1.00 of rate", f"{name} rate +1 basis point", 1e-4
+            return "per 1.00 of rate", f"{name} rate rises 1 basis point", 1e-4
         case Greek.THETA:
-            return "per day", f"{name} one day passes" if name else "one day passes", 1.0
+            return "per day", "one day passes", 1.0
         case _:
-            return "", f"{factor} {greek} +1", 1.0
+            return "", f"{factor} rises 1 ({greek})", 1.0
 
 
 def _worst(rows: Columns, shocks: Columns) -> tuple[Scenario, ...]:

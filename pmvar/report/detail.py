@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from typing import Any
 
 from pmvar.report import figures
@@ -58,7 +57,7 @@ def _facts(account: Account) -> list[tuple[str, str, str]]:
         ("Excess", money(m["excess"], sign=True), "equity − initial margin"),
         ("Expected shortfall", money(m["expected_shortfall"]), f"± {money(interval[0])} (95 %)"),
         ("Value at risk", money(m["value_at_risk"]), f"± {money(interval[1])} (95 %)"),
-        ("Isolated margins", money(m["isolated_margin"]), "sum over positions, each alone"),
+        ("Isolated margins", money(m["isolated_margin"]), "positions one by one"),
     ]
 
 
@@ -92,23 +91,3 @@ def _bars(
         }
         for name, value in rows
     ]
-
-
-def stress_table(accounts: list[Account]) -> tuple[list[str], list[dict[str, Any]]]:
-    """Stress scenarios in their order, and per account the losses with their shade.
-
-    A loss as large as the initial margin has the full shade, since that is when the margin is used up.
-    """
-    names = list(dict.fromkeys(name for account in accounts for name, _ in account.stress))
-    rows = []
-    for account in accounts:
-        losses: Mapping[str, float] = dict(account.stress)
-        margin = float(account.margin["initial_margin"])
-        cells = []
-        for name in names:
-            loss = losses.get(name, math.nan)
-            share = loss / margin if margin > 0 else math.nan
-            depth = min(1.0, abs(share)) if math.isfinite(share) else 0.0
-            cells.append({"loss": loss, "share": share, "shade": round(0.55 * depth, 3), "gain": loss < 0})
-        rows.append({"account_id": account.account_id, "margin": margin, "cells": cells})
-    return names, rows

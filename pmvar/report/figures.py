@@ -1,4 +1,4 @@
-"""The report's figures: matplotlib drawn to SVG that can stand inside a page, equal inputs giving equal bytes."""
+"""The report's figures: matplotlib drawn to SVG that stands inside a page; equal inputs give equal bytes."""
 
 from __future__ import annotations
 
@@ -8,12 +8,18 @@ from typing import Any
 
 import numpy as np
 
-from pmvar.report.format import ABSENT, Z_95, compact, percent
+from pmvar.report.format import ABSENT, Z_95, compact, fixed, percent
 from pmvar.risk.result import AccountDetail
+from pmvar.types import Status
 
 INK, QUIET, RULE = "#1b2530", "#5a6672", "#d9dee3"
 BLUE, PALE_BLUE, ORANGE = "#2f6690", "#b9cfdf", "#c4501b"
-STATUS_COLOURS = {"OK": BLUE, "MARGIN_CALL": "#d99a1c", "LIQUIDATION": ORANGE, "WITHHELD": "#6f5a8e"}
+STATUS_COLOURS = {
+    Status.OK: BLUE,
+    Status.MARGIN_CALL: "#d99a1c",
+    Status.LIQUIDATION: ORANGE,
+    Status.WITHHELD: "#6f5a8e",
+}
 """Distinct in lightness as well as in hue, so that they survive colour blindness and a grey printer."""
 
 POINTS_DRAWN = 1_500
@@ -23,7 +29,7 @@ STYLE = {
     "svg.hashsalt": "pmvar",
     "text.parse_math": False,
     "font.family": "DejaVu Sans",
-    "font.size": 10.5,
+    "font.size": 11,
     "axes.edgecolor": QUIET,
     "axes.labelcolor": QUIET,
     "axes.linewidth": 0.8,
@@ -37,7 +43,7 @@ STYLE = {
     "ytick.color": QUIET,
     "text.color": INK,
     "legend.frameon": False,
-    "legend.fontsize": 10,
+    "legend.fontsize": 10.5,
 }
 
 
@@ -46,7 +52,7 @@ def loss_distribution(
 ) -> str:
     """Histogram of the account's loss on a log axis, its tail shaded, with VaR and ES marked."""
     with _style():
-        figure, axes = _axes(7.2, 3.5)
+        figure, axes = _axes(6.2, 3.2)
         edges, count = np.asarray(detail.histogram_edges, float), np.asarray(detail.histogram_count, float)
         total = count.sum()
         share = count / total if total > 0 else count
@@ -84,7 +90,7 @@ def convergence(detail: AccountDetail, *, name: str, currency: str) -> str:
     with _style():
         from matplotlib.ticker import FixedLocator, NullLocator
 
-        figure, axes = _axes(7.2, 3.5)
+        figure, axes = _axes(6.2, 3.2)
         n = np.asarray(detail.path_counts, float)
         es, error = np.asarray(detail.expected_shortfall, float), np.asarray(detail.standard_error, float)
         axes.fill_between(
@@ -100,7 +106,7 @@ def convergence(detail: AccountDetail, *, name: str, currency: str) -> str:
             )
             axes.xaxis.set_major_locator(FixedLocator(list(ticks[::-1])))
             axes.xaxis.set_minor_locator(NullLocator())
-        axes.xaxis.set_major_formatter(_amount)
+        axes.xaxis.set_major_formatter(lambda x, _: fixed(x) if x < 1e5 else compact(x))
         axes.yaxis.set_major_formatter(_amount)
         axes.set_xlabel("scenarios used, log scale")
         axes.set_ylabel(f"expected shortfall, {currency}")
@@ -113,23 +119,31 @@ def margin_against_isolated(
 ) -> str:
     """All accounts, margin of the portfolio against the sum of its positions' own margins, log–log."""
     with _style():
-        figure, axes = _axes(8.4, 5.0)
+        figure, axes = _axes(8.0, 4.8)
         low = float(min(isolated.min(), margin.min()) / 1.6)
         high = float(max(isolated.max(), margin.max()) * 1.6)
         axes.set(xscale="log", yscale="log", xlim=(low, high), ylim=(low, high))
         for benefit, dashes in ((0.0, "-"), (0.5, "--"), (0.9, ":")):
-            axes.plot([low, high], [(1 - benefit) * low, (1 - benefit) * high], color=QUIET, linewidth=1,
-                      linestyle=dashes, label="no benefit" if not benefit else f"{percent(benefit, 0)} benefit")  # fmt: skip
+            ends = [(1 - benefit) * low, (1 - benefit) * high]
+            label = f"{percent(benefit, 0)} benefit" if benefit else "no benefit"
+            axes.plot([low, high], ends, color=QUIET, linewidth=1, linestyle=dashes, label=label)
         crowded = len(margin) > POINTS_DRAWN
         if crowded:
             _cells(axes, isolated, margin, low, high)
+        dot = {
+            "marker": "o",
+            "markersize": 2.8 if crowded else 4.4,
+            "markeredgecolor": "white",
+            "markeredgewidth": 0.0 if crowded else 0.4,
+        }
         for state, colour in STATUS_COLOURS.items():
             chosen = np.flatnonzero(status == state)
-            if len(chosen) and not (crowded and state == "OK"):
-                shown = chosen[:POINTS_DRAWN]
-                axes.plot(isolated[shown], margin[shown], linestyle="none", marker="o", markersize=3.6 if crowded else 4.4,
-                          markerfacecolor=colour, markeredgecolor="white", markeredgewidth=0.4,
-                          label=f"{state} ({len(chosen)})")  # fmt: skip
+            if len(chosen) and not (crowded and state == Status.OK):
+                shown, label = (
+                    chosen[:POINTS_DRAWN],
+                    f"{state.replace('_', ' ').lower()} ({fixed(len(chosen))})",
+                )
+                axes.plot(isolated[shown], margin[shown], linestyle="none", color=colour, label=label, **dot)
         axes.xaxis.set_major_formatter(_amount)
         axes.yaxis.set_major_formatter(_amount)
         axes.set_xlabel(f"sum of isolated margins, {currency}, log scale")

@@ -25,7 +25,7 @@ def fixed(value: Any, decimals: int = 0, *, sign: bool = False) -> str:
 
 
 def significant(value: Any, digits: int = 4, *, sign: bool = False) -> str:
-    """`value` to so many significant digits, never fewer than its integer part has; trailing zeros dropped."""
+    """`value` to so many significant digits, at least those of its integer part, without idle zeros."""
     x = float(value)
     if not math.isfinite(x):
         return ABSENT
@@ -41,12 +41,12 @@ def significant(value: Any, digits: int = 4, *, sign: bool = False) -> str:
 
 
 def money(value: Any, *, sign: bool = False) -> str:
-    """An amount: whole units from 1,000 up, two decimals below, four significant digits below 1."""
+    """An amount: whole units from 100 up, two decimals below, three significant digits below 1."""
     x = float(value)
     size = abs(x)
     if 0 < size < 0.995:
-        return significant(x, 4, sign=sign)
-    return fixed(x, 0 if size >= 999.5 or x == 0 else 2, sign=sign)
+        return significant(x, 3, sign=sign)
+    return fixed(x, 0 if size >= 99.5 or x == 0 else 2, sign=sign)
 
 
 def compact(value: Any, digits: int = 3) -> str:

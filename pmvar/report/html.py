@@ -9,6 +9,7 @@ import numpy as np
 
 from pmvar.report import detail, figures, format, summary
 from pmvar.report.account import Account, build_account, column
+from pmvar.report.stress import stress_table
 from pmvar.risk.result import MarginResult
 
 FEWEST_POINTS = 3
@@ -44,8 +45,6 @@ def _context(result: MarginResult) -> dict[str, Any]:
     accounts: list[Account] = [
         build_account(result.tables, d.account_id, spots=spots) for d in result.details
     ]
-    urgent, more = summary.attention(margins)
-    names, stress = detail.stress_table(accounts)
     return {
         "settings": settings,
         "currency": currency,
@@ -56,16 +55,14 @@ def _context(result: MarginResult) -> dict[str, Any]:
         "tiles": summary.tiles(result),
         "ranked": summary.ranking(margins),
         "n_accounts": len(column(margins, "account_id")),
-        "attention": urgent,
-        "attention_more": more,
+        "attention": summary.attention(margins),
         "scatter": _scatter(result, currency),
         "detailed": {d.account_id: place for place, d in enumerate(result.details, start=1)},
         "accounts": [
             detail.detail_view(account, d, place=place, currency=currency)
             for place, (account, d) in enumerate(zip(accounts, result.details, strict=True), start=1)
         ],
-        "stress_names": names,
-        "stress": stress,
+        "stress": stress_table(accounts),
         "factors": summary.model_rows(model),
         "flat_settings": summary.flatten(settings),
     }

@@ -15,37 +15,58 @@ from pmvar.types import Status
 
 RANKED = 25
 """Accounts in the ranking."""
-ATTENTION = 100
-"""Accounts listed as short of margin or withheld; the table `margins` holds all."""
+UNFOLDED = 12
+"""Accounts of each status but OK that are in view; more are folded away."""
+LISTED = 250
+"""Accounts of each status but OK that are listed at all; the table `margins` holds every one."""
 URGENCY = (Status.LIQUIDATION, Status.MARGIN_CALL, Status.WITHHELD)
+MEANING = {
+    Status.LIQUIDATION: "equity is below the maintenance margin",
+    Status.MARGIN_CALL: "equity is below the initial margin, not below the maintenance margin",
+    Status.WITHHELD: "no margin came out of the simulation; a substitute stands in its place",
+}
 
 
-def tiles(result: MarginResult) -> list[dict[str, str]]:
+def tiles(result: MarginResult) -> list[dict[str, Any]]:
     """Label, value and remark of each summary tile."""
     margins, settings = result.tables["margins"], result.settings
     currency = str(settings.get("base_currency", ""))
-    initial, isolated = amounts(margins, "initial_margin"), amounts(margins, "isolated_margin")
-    total, alone = np.nansum(initial), np.nansum(isolated)
+    total, alone = (float(np.nansum(amounts(margins, n))) for n in ("initial_margin", "isolated_margin"))
     status = column(margins, "status")
     counts = {name: int(np.sum(status == name)) for name in Status}
     short = [f"{counts[name]} {name.replace('_', ' ').lower()}" for name in URGENCY if counts[name]]
-    es, error = amounts(margins, "expected_shortfall"), amounts(margins, "es_standard_error")
-    simulated = (es > 0) & (status != Status.WITHHELD)
-    relative = error[simulated] / es[simulated]
-    measured = len(relative) and np.isfinite(relative).any()
-    worst = percent(np.nanmax(relative)) if measured else ABSENT
+    benefit = percent(1 - total / alone if alone > 0 else math.nan)
+    tail = f"{level(settings.get('level', math.nan))} level"
+    error, remark = _largest_error(margins)
     return [
-        _tile("Accounts", fixed(len(status)), f"{counts[Status.OK]} ok" if len(short) else "all with enough equity"),
-        _tile("Need attention", fixed(len(status) - counts[Status.OK]), ", ".join(short) or "none",
-              alarm=bool(short)),
+        _tile("Accounts", fixed(len(status)), f"{fixed(counts[Status.OK])} ok"),
+        _tile(
+            "Need attention",
+            fixed(len(status) - counts[Status.OK]),
+            ", ".join(short) or "all hold their margin",
+            alarm=bool(short),
+        ),
         _tile(f"Initial margin, {currency}", compact(total, 4), "sum over accounts"),
-        _tile("Diversification benefit", percent(1 - total / alone if alone > 0 else math.nan),
-              f"of {compact(alone, 4)} {currency} if each position stood alone"),
-        _tile("Largest standard error", worst,
-              f"of expected shortfall; median {percent(np.nanmedian(relative)) if measured else ABSENT}"),
-        _tile("Simulation", f"{level(settings.get('level', math.nan))}, {horizon(settings.get('horizon', ABSENT))}",
-              f"{fixed(settings.get('n_scenarios', math.nan))} scenarios"),
-    ]  # fmt: skip
+        _tile("Diversification benefit", benefit, f"of {compact(alone, 4)} if each position stood alone"),
+        _tile("Largest standard error", error, remark),
+        _tile(
+            "Scenarios",
+            fixed(settings.get("n_scenarios", math.nan)),
+            f"over {horizon(settings.get('horizon', ABSENT))}, {tail}",
+        ),
+    ]
+
+
+def _largest_error(margins: Columns) -> tuple[str, str]:
+    """The largest standard error of expected shortfall relative to it, and whose it is."""
+    es, error = amounts(margins, "expected_shortfall"), amounts(margins, "es_standard_error")
+    # Not of withheld accounts, whose margin does not come from the simulation.
+    drawn = np.flatnonzero((es > 0) & np.isfinite(error) & (column(margins, "status") != Status.WITHHELD))
+    if not len(drawn):
+        return ABSENT, "no account was simulated"
+    relative = error[drawn] / es[drawn]
+    name = str(column(margins, "account_id")[drawn[np.argmax(relative)]])
+    return percent(relative.max()), f"of ES, account {name}; median {percent(np.median(relative))}"
 
 
 def _tile(label: str, value: str, remark: str, *, alarm: bool = False) -> dict[str, Any]:
@@ -73,13 +94,26 @@ def ranking(margins: Columns, count: int = RANKED) -> list[dict[str, Any]]:
     return rows
 
 
-def attention(margins: Columns, count: int = ATTENTION) -> tuple[list[dict[str, Any]], int]:
-    """Accounts short of margin or withheld, the most urgent first, and how many more there are."""
+def attention(margins: Columns) -> list[dict[str, Any]]:
+    """For each status but OK: its accounts, the largest shortfall first; `rest` is to be folded away."""
     status, excess = column(margins, "status"), amounts(margins, "excess")
-    found = np.flatnonzero(status != Status.OK)
-    urgency = {name: place for place, name in enumerate(URGENCY)}
-    ordered = sorted(found, key=lambda i: (urgency.get(status[i], len(URGENCY)), excess[i]))
-    return [_row(margins, int(i)) for i in ordered[:count]], max(0, len(ordered) - count)
+    groups = []
+    for name in URGENCY:
+        found = np.flatnonzero(status == name)
+        found = found[np.argsort(excess[found], kind="stable")]
+        rows = [_row(margins, int(i)) for i in found[:LISTED]]
+        if rows:
+            groups.append(
+                {
+                    "status": str(name),
+                    "meaning": MEANING[name],
+                    "count": len(found),
+                    "rows": rows[:UNFOLDED],
+                    "rest": rows[UNFOLDED:],
+                    "left": len(found) - len(rows),
+                }
+            )
+    return groups
 
 
 def _row(margins: Columns, i: int) -> dict[str, Any]:
@@ -100,12 +134,13 @@ def model_rows(model: Mapping[str, Any]) -> list[dict[str, str]]:
         entry = factor if isinstance(factor, Mapping) else {"name": factor}
         name, volatility = str(entry.get("name", "")), entry.get("volatility", math.nan)
         dof = entry.get("degrees_of_freedom")
+        gaussian = "Gaussian" if "degrees_of_freedom" in entry else ABSENT
         rows.append({
             "name": name,
             "moves": {"spot": "price", "vol": "implied vol (its logarithm)"}.get(name.rpartition(":")[2], ""),
             "step": percent(volatility, 2),
             "year": percent(float(volatility) * math.sqrt(steps), 1),
-            "dof": significant(dof, 3) if dof is not None else "Gaussian" if "volatility" in entry else ABSENT,
+            "dof": significant(dof, 3) if dof is not None else gaussian,
             "source": source_text(entry.get("source", "")),
             "n_obs": fixed(entry["n_obs"]) if entry.get("n_obs") else ABSENT,
         })  # fmt: skip
