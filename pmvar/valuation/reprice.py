@@ -69,6 +69,7 @@ class ProfitAndLoss:
         world = self.plan.rows.world(index)
         return {kind: self._tile(only(world, keep=kind)) for kind in FactorKind}
 
+    @cached_property
     def standing(self) -> Float[np.ndarray, " row"]:
         """P&L of the passage of time alone, float64."""
         zero = jax.tree.map(jnp.zeros_like, self.plan.rows.world(0))

@@ -1,0 +1,195 @@
+"""The engine: from repriced scenarios to a margin report. It takes loaded objects and reads no files."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from pmvar.methods.standard import standard_margin
+from pmvar.portfolio import Portfolio
+from pmvar.report.html import render
+from pmvar.risk.accounts import account_blocks
+from pmvar.risk.detail import account_details
+from pmvar.risk.gradient import BlockGradient, MarketFactors, gradients, market_factors
+from pmvar.risk.measure import BlockMeasure, isolated_measure, measure_block
+from pmvar.risk.result import MarginResult
+from pmvar.risk.rules import MarginRules
+from pmvar.risk.tables import component_table, greek_table, margin_table, shock_table, stress_table, worst_table
+from pmvar.scenarios.scenario_set import ScenarioSet
+from pmvar.valuation.reprice import ProfitAndLoss, reprice
+from pmvar.valuation.store import TileStore
+from pmvar.valuation.today import values_and_greeks
+
+Progress = Callable[[str, int, int], None]
+"""(stage, done, total), called as work goes on."""
+
+
+def _quiet(stage: str, done: int, total: int) -> None:
+    pass
+
+
+@dataclass(frozen=True)
+class MarginReport(MarginResult):
+    """All that a run found out; `write` publishes it."""
+
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    """Relative path -> sha256 of what the run was made from, for the manifest."""
+
+    def write(self, path: str | Path, *, inputs: Mapping[str, str] | None = None, table_format: str = "parquet") -> None:
+        """Publish tables, manifest and report.html as the folder `path`, all or nothing."""
+        from pmvar.io.run import write_run
+
+        write_run(path, self, report_html=render(self), inputs=inputs or self.inputs, table_format=table_format)
+
+
+def margin_report(
+    pnl: ProfitAndLoss,
+    portfolio: Portfolio,
+    rules: MarginRules,
+    *,
+    stress: ScenarioSet | None = None,
+    last_good: Mapping[str, float] | None = None,
+    greeks: bool = True,
+    memory_bytes: float | None = None,
+    notes: tuple[str, ...] = (),
+    settings: Mapping[str, Any] | None = None,
+    progress: Progress = _quiet,
+) -> MarginReport:
+    """Margin of every account of `portfolio` from its P&L under the scenarios of `pnl`.
+
+    Accounts that hold something which cannot be valued are withheld: their margin is the largest of `last_good` and the
+    standard margin, never zero in silence. `greeks=False` leaves out gradients and the spot–vol–time split. Raises
+    NumericsError if any number is not finite.
+    """
+    market, scenarios = pnl.market, pnl.scenarios
+    withheld = _withheld(portfolio, pnl)
+    value, sensitivities = _values(portfolio, pnl)
+    live = np.array([i for i, a in enumerate(portfolio.account_id) if str(a) not in withheld], dtype=np.int64)
+
+    n_tiles = scenarios.n_tiles
+    store = TileStore(pnl, memory_bytes=memory_bytes or _half_of_memory(), advance=_counter(progress, "revaluation", n_tiles))
+    blocks = list(account_blocks(portfolio.quantity, live))
+    advance = _counter(progress, "accounts", len(live))
+    measured: list[BlockMeasure] = []
+    for block in blocks:
+        measured.append(measure_block(block, store, rules.level))
+        advance(len(block.account))
+    held = np.unique(portfolio.quantity[live].indices) if len(live) else np.array([], dtype=np.int64)
+    isolated = _isolated(portfolio, store, held, rules)
+    details = account_details(portfolio, measured, store, rules.level)
+
+    factors: MarketFactors | None = None
+    found: list[BlockGradient] = []
+    if greeks and measured:
+        factors = market_factors(portfolio.instruments, market)
+        step = _counter(progress, "gradients", n_tiles)
+        found = gradients(pnl, measured, factors, measure=rules.measure, level=rules.level, advance=step)
+
+    fallback = np.maximum(
+        standard_margin(portfolio, market, value),
+        [(last_good or {}).get(str(a), 0.0) for a in portfolio.account_id],
+    )
+    margins = margin_table(
+        portfolio, market, rules, measured,
+        value=value, isolated=isolated, withheld=withheld, fallback=rules.multiplier * np.maximum(fallback, rules.floor),
+    )  # fmt: skip
+    tables = {
+        "margins": margins,
+        "components": component_table(portfolio, measured, found),
+        "greeks": greek_table(portfolio, measured, found, factors, sensitivities if greeks else [], rules, margins),
+        "worst": worst_table(portfolio, measured, scenarios),
+        "shocks": shock_table(measured, scenarios),
+        "stress": _stress(portfolio, pnl, stress, live),
+    }
+    return MarginReport(
+        tables=tables,
+        details=details,
+        settings={**_settings(pnl, rules), **(settings or {})},
+        notes=notes + tuple(f"{a} is withheld: {reason}" for a, reason in sorted(withheld.items())[:20]),
+    )
+
+
+def _counter(progress: Progress, stage: str, total: int) -> Callable[..., None]:
+    done = 0
+
+    def advance(step: int = 1) -> None:
+        nonlocal done
+        done += step
+        progress(stage, done, total)
+
+    progress(stage, 0, total)
+    return advance
+
+
+def _half_of_memory() -> float:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2
+
+
+def _withheld(portfolio: Portfolio, pnl: ProfitAndLoss) -> dict[str, str]:
+    """Account -> reason, for accounts that hold what cannot be valued."""
+    reasons = dict(portfolio.withheld)
+    for column, reason in pnl.plan.unpriced.items():
+        for row in portfolio.quantity[:, [column]].nonzero()[0]:
+            reasons.setdefault(str(portfolio.account_id[row]), reason)
+    return reasons
+
+
+def _values(portfolio: Portfolio, pnl: ProfitAndLoss) -> tuple[np.ndarray, list]:
+    """Value per contract (NaN where nothing prices) and Greeks of all instruments."""
+    n = len(portfolio.instruments)
+    priced = np.array([i for i in range(n) if i not in pnl.plan.unpriced], dtype=np.int64)
+    value = np.full(n, np.nan)
+    if not len(priced):
+        return value, []
+    value[priced], sensitivities = values_and_greeks(portfolio.instruments.take(priced), pnl.market)
+    for i, s in enumerate(sensitivities):
+        full = np.zeros(n)
+        full[priced] = s.value
+        sensitivities[i] = s._replace(value=full)
+    return value, sensitivities
+
+
+def _isolated(portfolio: Portfolio, store: TileStore, held: np.ndarray, rules: MarginRules) -> np.ndarray:
+    """Margin of each account if every position and balance stood alone."""
+    long, short = np.zeros(len(portfolio.instruments)), np.zeros(len(portfolio.instruments))
+    if len(held):
+        long[held], short[held] = isolated_measure(store, held, rules.level, measure=rules.measure)
+    quantity = portfolio.quantity
+    total = np.asarray(quantity.maximum(0) @ long + (-quantity).maximum(0) @ short)
+    return rules.multiplier * np.maximum(total, rules.floor)
+
+
+def _stress(
+    portfolio: Portfolio, pnl: ProfitAndLoss, stress: ScenarioSet | None, live: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Losses of the stress list through the same revaluation."""
+    if stress is None or stress.n_scenarios == 0:
+        return stress_table(portfolio, live, np.zeros((len(live), 0)), ())
+    shocked = reprice(portfolio, pnl.market, stress, precision=pnl.precision)
+    tiles = [np.asarray(tile, dtype=np.float64)[shocked.row] for tile in shocked]
+    profit = np.concatenate(tiles, axis=1)[:, : stress.n_scenarios]
+    return stress_table(portfolio, live, -(portfolio.quantity[live] @ profit), stress.labels)
+
+
+def _settings(pnl: ProfitAndLoss, rules: MarginRules) -> dict[str, Any]:
+    return {
+        "as_of": pnl.market.as_of,
+        "base_currency": pnl.market.base_currency,
+        "level": rules.level,
+        "measure": str(rules.measure),
+        "multiplier": rules.multiplier,
+        "floor": rules.floor,
+        "maintenance_ratio": rules.maintenance_ratio,
+        "precision": str(pnl.precision),
+        "device": jax.devices()[0].device_kind,
+        **pnl.scenarios.provenance,
+    }
+
+
+__all__ = ["MarginReport", "margin_report"]

@@ -1,0 +1,1 @@
+"""Margin methods that stand beside the Monte Carlo."""

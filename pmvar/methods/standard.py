@@ -1,0 +1,90 @@
+"""The standard margin: each position alone, by formula; the fallback for accounts that cannot be simulated.
+
+Options as Derive's standard margin: a short call needs max(15% − OTM, 13%) of spot plus its mark, a short put the larger
+of that and 9% of the larger of spot and mark, plus its mark; long options nothing. Derive (2024), StandardManager; the
+percentages as recalled there. Futures, perpetuals and debts need `LINEAR_RATE` of their notional. Where nothing prices,
+the full notional.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from pmvar.instruments import Instruments
+from pmvar.market.snapshot import MarketSnapshot
+from pmvar.portfolio import Portfolio
+from pmvar.types import FactorKind, Kind, Settlement, factor_name
+
+LINEAR_RATE = 0.15
+"""Of notional, for what has no optionality: the option rule's rate at the money."""
+
+RANGE, LEAST, PUT_MAINTENANCE = 0.15, 0.13, 0.09
+
+
+def _usable(market: MarketSnapshot, name: str) -> float:
+    """Base price of an asset, NaN where any link of its chain is quarantined."""
+    bad = {c for c in market.chain(name) if factor_name(market.asset[c], FactorKind.SPOT) in market.quarantined}
+    return float("nan") if bad else market.base_price(name)
+
+
+class UnitRequirement(NamedTuple):
+    """Of one contract of each instrument, in base currency, finite and ≥ 0."""
+
+    long: Float[np.ndarray, " instrument"]
+    short: Float[np.ndarray, " instrument"]
+    notional: Float[np.ndarray, " instrument"]
+    """Where no price is usable, the largest of the book."""
+
+
+def unit_requirements(
+    instruments: Instruments, market: MarketSnapshot, value: Float[np.ndarray, " instrument"]
+) -> UnitRequirement:
+    """Requirement of one contract of each instrument, held alone.
+
+    `value` is one contract's value in base currency, NaN where nothing prices it.
+    """
+    n = len(instruments)
+    long, short, notional = np.zeros(n), np.zeros(n), np.full(n, np.nan)
+    for i in range(n):
+        kind, size = instruments.kind[i], float(instruments.contract_size[i])
+        price = _usable(market, instruments.underlying[i])
+        if kind in (Kind.FUTURE, Kind.PERPETUAL) and instruments.settlement[i] == Settlement.INVERSE:
+            price = _usable(market, instruments.quote_currency[i])
+        notional[i] = size * price
+        if kind == Kind.OPTION:
+            # Both in base currency per unit of the underlying.
+            strike = instruments.strike[i] * _usable(market, instruments.quote_currency[i])
+            notional[i] = size * np.fmax(price, strike)
+            call = instruments.put_call[i] == "call"
+            out_of_money = max((strike - price if call else price - strike) / price, 0.0)
+            mark = value[i] / size
+            need = max(RANGE - out_of_money, LEAST) * price + mark
+            short[i] = size * (need if call else max(need, PUT_MAINTENANCE * max(price, mark) + mark))
+        elif kind in (Kind.FUTURE, Kind.PERPETUAL):
+            long[i] = short[i] = LINEAR_RATE * notional[i]
+        else:
+            short[i] = (1 + LINEAR_RATE) * notional[i]
+    known = notional[np.isfinite(notional)]
+    largest = float(known.max()) if known.size else 0.0
+    full = np.where(np.isfinite(notional), notional, largest)
+    unpriced = ~np.isfinite(value)
+    long = np.where(unpriced | ~np.isfinite(long), full, long)
+    short = np.where(unpriced | ~np.isfinite(short), full, short)
+    return UnitRequirement(long, short, full)
+
+
+def standard_margin(
+    portfolio: Portfolio, market: MarketSnapshot, value: Float[np.ndarray, " instrument"]
+) -> Float[np.ndarray, " account"]:
+    """Standard margin of every account in base currency, no offsets; unknown instruments at the largest notional known."""
+    unit = unit_requirements(portfolio.instruments, market, value)
+    matrix = portfolio.quantity
+    margin = matrix.maximum(0) @ unit.long + (-matrix).maximum(0) @ unit.short
+    largest = float(unit.notional.max(initial=0.0))
+    place = {str(a): i for i, a in enumerate(portfolio.account_id)}
+    for account, positions in portfolio.unknown.items():
+        margin[place[account]] += sum(abs(q) for _, q in positions) * largest
+    return np.asarray(margin)

@@ -1,0 +1,115 @@
+"""Accounts in blocks: their losses under all scenarios, and the P&L of their positions in the tail."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float, Int
+from scipy import sparse
+
+from pmvar.errors import NumericsError
+from pmvar.kernels.aggregate import ACCOUNT_BLOCK, LANES, add_positions
+from pmvar.risk.tail import largest, n_kept
+from pmvar.types import PATH_TILE
+from pmvar.valuation.store import TileStore
+
+THREADS = 2
+"""Host threads for tail selection, which is bound by memory."""
+
+PIECE = 16_000_000
+"""Numbers in one piece of tail P&L [position, account, kept]: 128 MB."""
+
+
+@dataclass(frozen=True)
+class AccountBlock:
+    """Up to `ACCOUNT_BLOCK` accounts with similar numbers of positions, padded with zero quantities."""
+
+    account: Int[np.ndarray, " account"]
+    """Row of each account in the portfolio."""
+    instrument: Int[np.ndarray, "account position"]
+    """Column of each position in the portfolio's table, increasing; padding repeats column 0."""
+    quantity: Float[np.ndarray, "account position"]
+    count: Int[np.ndarray, " account"]
+    """Positions of each account, padding not counted."""
+
+    def take(self, rows: slice) -> AccountBlock:
+        """Some of the accounts."""
+        return AccountBlock(self.account[rows], self.instrument[rows], self.quantity[rows], self.count[rows])
+
+
+def account_blocks(
+    quantity: sparse.csr_array, accounts: Int[np.ndarray, " account"], *, height: int = ACCOUNT_BLOCK
+) -> Iterator[AccountBlock]:
+    """The given rows of a positions matrix in blocks, accounts with few positions first."""
+    count = np.diff(quantity.indptr)
+    ordered = accounts[np.argsort(count[accounts], kind="stable")]
+    for start in range(0, len(ordered), height):
+        chosen = ordered[start : start + height]
+        width = max(LANES, int(-(-count[chosen].max() // LANES) * LANES))
+        filled = np.arange(width) < count[chosen, None]
+        instrument = np.zeros((len(chosen), width), dtype=np.int64)
+        amount = np.zeros((len(chosen), width))
+        entries = np.concatenate([np.arange(quantity.indptr[a], quantity.indptr[a + 1]) for a in chosen])
+        instrument[filled] = quantity.indices[entries]
+        amount[filled] = quantity.data[entries]
+        yield AccountBlock(chosen, instrument, amount, count[chosen])
+
+
+def block_loss(block: AccountBlock, store: TileStore) -> Float[np.ndarray, "account scenario"]:
+    """Losses of a block under every scenario, in the store's precision; positions add up in instrument order."""
+    n = len(block.account)
+    pad = ((0, ACCOUNT_BLOCK - n), (0, 0))
+    row = np.pad(store.pnl.row[block.instrument], pad).astype(np.int32)
+    quantity = np.pad(block.quantity, pad).astype(store.dtype)
+    lanes = [slice(i, i + LANES) for i in range(0, row.shape[1], LANES)]
+    chunks = [(jnp.asarray(row[:, s]), jnp.asarray(quantity[:, s])) for s in lanes]
+    out = np.empty((n, store.n_scenarios), store.dtype)
+    zero = jnp.zeros((ACCOUNT_BLOCK, PATH_TILE), store.dtype)
+    for i in range(store.n_tiles):
+        tile, loss = store.device(i), zero
+        for columns, amounts in chunks:
+            loss = add_positions(loss, tile, columns, amounts)
+        part = slice(i * PATH_TILE, min((i + 1) * PATH_TILE, store.n_scenarios))
+        out[:, part] = np.asarray(loss)[:n, : part.stop - part.start]
+    return out
+
+
+def tail_ids(
+    loss: Float[np.ndarray, "account scenario"], weight: Float[np.ndarray, " scenario"], level: float
+) -> Int[np.ndarray, "account kept"]:
+    """Scenarios that hold the tail of each account and the losses just below it; NumericsError on a NaN."""
+    n = loss.shape[1]
+    if not np.all(np.isfinite(loss.sum(axis=1))):
+        raise NumericsError("the loss of an account is not finite; reduce the quantities or use --precision float64")
+    equal = bool(np.all(weight == 1))
+    keep = n_kept(n, level) if equal else min(n, int(0.15 * n) + 1)
+    while True:
+        parts = [loss[i::THREADS] for i in range(THREADS)]
+        with ThreadPoolExecutor(THREADS) as pool:
+            found = list(pool.map(lambda part: largest(part, keep), parts))
+        ids = np.empty((len(loss), keep), dtype=np.int64)
+        for i, part in enumerate(found):
+            ids[i::THREADS] = part
+        if equal or keep == n or np.all(weight[ids].sum(axis=1) > 1.4 * n * (1 - level)):
+            return ids
+        keep = min(n, 2 * keep)
+
+
+def tail_pieces(
+    block: AccountBlock, ids: Int[np.ndarray, "account kept"], store: TileStore
+) -> Iterator[tuple[slice, Float[np.ndarray, "position account kept"]]]:
+    """Loss of each position in the kept scenarios, float64, a few accounts at a time."""
+    step = max(1, PIECE // (block.instrument.shape[1] * ids.shape[1]))
+    for start in range(0, len(block.account), step):
+        part = slice(start, min(start + step, len(block.account)))
+        width = int(block.count[part].max(initial=0))
+        row = store.pnl.row[block.instrument[part]]
+        out = np.empty((width, part.stop - part.start, ids.shape[1]))
+        for p in range(width):
+            out[p] = store.gather(row[:, p, None], ids[part])
+            out[p] *= -block.quantity[part, p, None]
+        yield part, out

@@ -1,0 +1,173 @@
+"""Where the margin comes from: spot, vol and time shares of each component, and its gradient by the market.
+
+Only tail scenarios matter to either (the expected shortfall's derivative is the tail's mean derivative, by the envelope
+theorem), so tiles are priced again, with their derivatives, and read at the tail's scenarios alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Int
+from scipy import sparse
+
+from pmvar.instruments import Instruments
+from pmvar.kernels.european import Bump
+from pmvar.market.snapshot import MarketSnapshot
+from pmvar.risk.measure import BlockMeasure
+from pmvar.types import PATH_TILE, FactorKind, Greek, Kind, Measure, Settlement, factor_name
+from pmvar.valuation.reprice import ProfitAndLoss
+
+
+@dataclass(frozen=True)
+class Slot:
+    """One way in which a displacement of the market reaches instruments: a field of `Bump` as one factor each."""
+
+    field: int
+    factor: Int[np.ndarray, " instrument"]
+    """Index into `MarketFactors.names`."""
+    per_unit: Float[np.ndarray, " instrument"]
+    """d(field)/d(factor): 1/price for prices, 1 for vols and rates, 0 where it does not reach."""
+
+
+@dataclass(frozen=True)
+class MarketFactors:
+    """Inputs of the market that the margin is differentiated by."""
+
+    names: tuple[str, ...]
+    greeks: tuple[Greek, ...]
+    slots: tuple[Slot, ...]
+
+
+@dataclass(frozen=True)
+class BlockGradient:
+    """Shares and gradients of one block of accounts, in base currency."""
+
+    spot: Float[np.ndarray, "account position"]
+    vol: Float[np.ndarray, "account position"]
+    time: Float[np.ndarray, "account position"]
+    """spot + vol + time = component of the ES. Prices and vols share what they do together (Shapley)."""
+    gradient: Float[np.ndarray, "account factor"]
+    """Of the margin's measure, per unit of each factor."""
+    error: Float[np.ndarray, "account factor"]
+
+
+def market_factors(instruments: Instruments, market: MarketSnapshot) -> MarketFactors:
+    """Every price, vol level and rate that any of `instruments` is valued from, and how it reaches them."""
+    n = len(instruments)
+    names: dict[tuple[str, Greek], int] = {}
+    reach: dict[tuple[int, int], tuple[np.ndarray, np.ndarray]] = {}
+
+    def add(i: int, field: str, link: int, name: str, greek: Greek, per_unit: float) -> None:
+        key = (Bump._fields.index(field), link)
+        factor, scale = reach.setdefault(key, (np.zeros(n, dtype=np.int64), np.zeros(n)))
+        factor[i] = names.setdefault((name, greek), len(names))
+        scale[i] = per_unit
+
+    for i in range(n):
+        kind, underlying = instruments.kind[i], instruments.underlying[i]
+        for link, column in enumerate(market.chain(instruments.settlement_currency[i])):
+            name = factor_name(market.asset[column], FactorKind.SPOT)
+            add(i, "log_settlement", link, name, Greek.DELTA, 1 / market.spot[column])
+        if kind != Kind.CASH and underlying != market.base_currency:
+            price = market.spot[market.column(underlying)]
+            add(i, "log_spot", 0, factor_name(underlying, FactorKind.SPOT), Greek.DELTA, 1 / price)
+        if kind == Kind.OPTION:
+            add(i, "vol", 0, factor_name(underlying, FactorKind.VOL), Greek.VEGA, 1.0)
+            if instruments.settlement[i] == Settlement.LINEAR:
+                add(i, "rate", 0, f"{instruments.quote_currency[i]}:rate", Greek.RHO, 1.0)
+    return MarketFactors(
+        tuple(name for name, _ in names),
+        tuple(greek for _, greek in names),
+        tuple(Slot(field, *found) for (field, _), found in sorted(reach.items())),
+    )
+
+
+def gradients(
+    pnl: ProfitAndLoss,
+    measured: Sequence[BlockMeasure],
+    factors: MarketFactors,
+    *,
+    measure: Measure,
+    level: float,
+    advance: Callable[[], None] = lambda: None,
+) -> list[BlockGradient]:
+    """Shares and gradients of every block, pricing each tile once. `measure` picks ES or VaR (kernel estimate)."""
+    work = [_Accumulator(pnl, m, factors, measure) for m in measured]
+    for index in range(pnl.scenarios.n_tiles):
+        alone = {kind: np.asarray(tile) for kind, tile in pnl.attribution(index).items()}
+        slopes = [np.asarray(tile) for tile in pnl.sensitivity(index)]
+        for accumulator in work:
+            accumulator.add(index, alone, slopes)
+        advance()
+    return [accumulator.result(level) for accumulator in work]
+
+
+class _Accumulator:
+    """Running tail sums of one block over tiles."""
+
+    def __init__(self, pnl: ProfitAndLoss, measured: BlockMeasure, factors: MarketFactors, measure: Measure):
+        self.pnl, self.measured, self.factors = pnl, measured, factors
+        block, scenarios = measured.block, pnl.scenarios
+        n, self.n_replicates = len(block.account), scenarios.n_replicates
+        self.row = pnl.row[block.instrument]
+        self.alone = {kind: np.zeros(block.quantity.shape) for kind in FactorKind}
+        is_es = measure is Measure.EXPECTED_SHORTFALL
+        self.weight = measured.tail.weight if is_es else measured.tail.at_var
+        # What the error is the spread of: the estimator's influence, per unit of the derivative.
+        self.influence = measured.tail.in_tail / scenarios.n_scenarios if is_es else measured.tail.at_var
+        self.is_es = is_es
+        self.mean = np.zeros((n, len(factors.names)))
+        self.at_var = np.zeros((n, len(factors.names)))
+        self.by_replicate = np.zeros((n * self.n_replicates, len(factors.names)))
+        self.mass = np.zeros(n * self.n_replicates)
+
+    def add(self, index: int, alone: dict[FactorKind, np.ndarray], slopes: list[np.ndarray]) -> None:
+        """Add the kept scenarios that lie in tile `index`."""
+        measured, block = self.measured, self.measured.block
+        account, kept = np.nonzero(measured.ids // PATH_TILE == index)
+        if not len(account):
+            return
+        path = measured.ids[account, kept]
+        column, tail_weight = path % PATH_TILE, measured.tail.weight[account, kept]
+        n, n_factors = len(block.account), len(self.factors.names)
+        derivative = np.zeros((len(account), n_factors))
+        pair = np.arange(len(account))
+        for p in range(int(block.count.max(initial=0))):
+            quantity = -block.quantity[account, p]
+            row, instrument = self.row[account, p], block.instrument[account, p]
+            for kind, tile in alone.items():
+                loss = tail_weight * quantity * tile[row, column]
+                self.alone[kind][:, p] += np.bincount(account, loss, minlength=n)
+            for slot in self.factors.slots:
+                reach = slot.per_unit[instrument]
+                if np.any(reach):
+                    derivative[pair, slot.factor[instrument]] += quantity * reach * slopes[slot.field][row, column]
+
+        def summed(weights: np.ndarray, group: np.ndarray, size: int) -> np.ndarray:
+            return sparse.csr_array((weights, (group, pair)), shape=(size, len(pair))) @ derivative
+
+        self.mean += summed(self.weight[account, kept], account, n)
+        self.at_var += summed(measured.tail.at_var[account, kept], account, n)
+        replicate = account * self.n_replicates + path % self.n_replicates
+        influence = self.influence[account, kept]
+        self.by_replicate += summed(influence, replicate, n * self.n_replicates)
+        self.mass += np.bincount(replicate, influence, minlength=n * self.n_replicates)
+
+    def result(self, level: float) -> BlockGradient:
+        """The block's shares, gradient and errors."""
+        full, block = self.measured.component, self.measured.block
+        time = -block.quantity * self.pnl.standing[self.row]
+        spot, vol = self.alone[FactorKind.SPOT], self.alone[FactorKind.VOL]
+        shape = (len(block.account), self.n_replicates, -1)
+        centred = self.by_replicate.reshape(shape) - self.mass.reshape(shape) * self.at_var[:, None, :]
+        error = np.std(centred * self.n_replicates, axis=1, ddof=1) / np.sqrt(self.n_replicates)
+        return BlockGradient(
+            spot=((spot - time) + (full - vol)) / 2,
+            vol=((vol - time) + (full - spot)) / 2,
+            time=time,
+            gradient=self.mean,
+            error=error / (1 - level) if self.is_es else error,
+        )

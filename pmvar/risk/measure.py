@@ -1,0 +1,109 @@
+"""Tail measures and Euler components of blocks of accounts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from pmvar.risk.accounts import AccountBlock, block_loss, tail_ids, tail_pieces
+from pmvar.risk.tail import Tail, conditional_mean, standard_errors, tail
+from pmvar.types import Measure
+from pmvar.valuation.store import TileStore
+
+N_WORST = 5
+"""Worst scenarios kept of each account."""
+
+
+@dataclass(frozen=True)
+class BlockMeasure:
+    """What one block's tail says. Amounts in base currency, losses positive."""
+
+    block: AccountBlock
+    ids: Int[np.ndarray, "account kept"]
+    tail: Tail
+    var_error: Float[np.ndarray, " account"]
+    es_error: Float[np.ndarray, " account"]
+    component: Float[np.ndarray, "account position"]
+    """Sums to the expected shortfall over positions."""
+    component_error: Float[np.ndarray, "account position"]
+    worst: Int[np.ndarray, "account rank"]
+    worst_loss: Float[np.ndarray, "account rank"]
+
+
+def measure_block(block: AccountBlock, store: TileStore, level: float) -> BlockMeasure:
+    """Value-at-risk, expected shortfall, their errors and components of every account of a block.
+
+    The tail is found at the store's precision and aggregated again in float64, where the ES is the sum of its components.
+    """
+    weight = store.pnl.scenarios.weight
+    ids = tail_ids(block_loss(block, store), weight, level)
+    pieces = [_measure_piece(block.take(part), ids[part], loss, store, level) for part, loss in tail_pieces(block, ids, store)]
+
+    def joined(name: str) -> np.ndarray:
+        return np.concatenate([getattr(p, name) for p in pieces])
+
+    return BlockMeasure(
+        block,
+        ids,
+        Tail(*(np.concatenate([p.tail[i] for p in pieces]) for i in range(len(Tail._fields)))),
+        *(joined(n) for n in ("var_error", "es_error", "component", "component_error", "worst", "worst_loss")),
+    )
+
+
+def _measure_piece(
+    block: AccountBlock,
+    ids: Int[np.ndarray, "account kept"],
+    position_loss: Float[np.ndarray, "position account kept"],
+    store: TileStore,
+    level: float,
+) -> BlockMeasure:
+    scenarios = store.pnl.scenarios
+    spread = {"level": level, "n_scenarios": scenarios.n_scenarios, "n_replicates": scenarios.n_replicates}
+    loss = np.zeros(ids.shape)
+    for part in position_loss:
+        loss += part
+    found = tail(loss, scenarios.weight[ids], n_scenarios=scenarios.n_scenarios, level=level)
+    component, error = np.zeros(block.quantity.shape), np.zeros(block.quantity.shape)
+    for p, part in enumerate(position_loss):
+        component[:, p], error[:, p] = conditional_mean(part, ids, found, **spread)
+    # The sum over positions, in their order, is the published ES: the identity is exact, not to rounding.
+    found = found._replace(expected_shortfall=component.cumsum(axis=1)[:, -1])
+    order = np.argsort(-loss, axis=1, kind="stable")[:, :N_WORST]
+    return BlockMeasure(
+        block,
+        ids,
+        found,
+        *standard_errors(loss, ids, found, **spread),
+        component,
+        error,
+        np.take_along_axis(ids, order, 1),
+        np.take_along_axis(loss, order, 1),
+    )
+
+
+def isolated_measure(
+    store: TileStore,
+    instruments: Int[np.ndarray, " instrument"],
+    level: float,
+    *,
+    measure: Measure = Measure.EXPECTED_SHORTFALL,
+    rows_at_once: int = 256,
+) -> tuple[Float[np.ndarray, " instrument"], Float[np.ndarray, " instrument"]]:
+    """Tail measure of one contract long, and of one short, of each instrument alone; never below zero."""
+    n, weight = store.n_scenarios, store.pnl.scenarios.weight
+    sides = []
+    for sign in (-1.0, 1.0):
+        out = np.zeros(len(instruments))
+        for start in range(0, len(instruments), rows_at_once):
+            part = slice(start, start + rows_at_once)
+            loss = sign * store.rows(store.pnl.row[instruments[part]])
+            ids = tail_ids(loss, weight, level)
+            kept = np.take_along_axis(loss, ids, 1).astype(np.float64)
+            found = tail(kept, weight[ids], n_scenarios=n, level=level)
+            out[part] = found.expected_shortfall if measure is Measure.EXPECTED_SHORTFALL else found.value_at_risk
+        sides.append(np.maximum(out, 0.0))
+    return sides[0], sides[1]
+
+

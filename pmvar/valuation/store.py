@@ -1,0 +1,80 @@
+"""TileStore: the P&L of a run, priced once and kept; in memory if it fits, else in a scratch file."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from functools import cached_property
+
+import jax
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from pmvar.types import PATH_TILE
+from pmvar.valuation.reprice import ProfitAndLoss
+
+_ALIGNMENT = 64
+"""Bytes: what JAX wants of a host buffer to read it without a copy."""
+
+
+class TileStore:
+    """All tiles of a `ProfitAndLoss`, [tile, row, PATH_TILE]."""
+
+    def __init__(self, pnl: ProfitAndLoss, *, memory_bytes: float, advance: Callable[[], None] = lambda: None):
+        """Price every tile; beyond half of `memory_bytes` the tiles go to an unnamed scratch file."""
+        shape = (pnl.scenarios.n_tiles, pnl.n_rows, PATH_TILE)
+        dtype = np.dtype(str(pnl.precision))
+        size = int(np.prod(shape)) * dtype.itemsize
+        self.pnl = pnl
+        self._tiles = _aligned(shape, dtype) if size <= memory_bytes / 2 else _scratch(shape, dtype)
+        for i, tile in enumerate(pnl):
+            self._tiles[i] = np.asarray(tile)
+            advance()
+
+    @property
+    def n_tiles(self) -> int:
+        """Number of tiles."""
+        return len(self._tiles)
+
+    @property
+    def n_scenarios(self) -> int:
+        """Number of scenarios, padding not counted."""
+        return self.pnl.scenarios.n_scenarios
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Of the tiles."""
+        return self._tiles.dtype
+
+    def device(self, index: int) -> Float[Array, "row scenario"]:
+        """Tile `index` as a JAX array; on a CPU without a copy."""
+        if jax.default_backend() == "cpu":
+            return jax.dlpack.from_dlpack(self._tiles[index])
+        return self._on_device[index]
+
+    @cached_property
+    def _on_device(self) -> list[Array]:
+        return [jax.device_put(tile) for tile in self._tiles]
+
+    def rows(self, rows: Int[np.ndarray, " n"]) -> Float[np.ndarray, "n scenario"]:
+        """Whole rows over all scenarios, in the store's dtype."""
+        return self._tiles[:, rows].transpose(1, 0, 2).reshape(len(rows), -1)[:, : self.n_scenarios]
+
+    def gather(self, row: Int[np.ndarray, "#shape"], path: Int[np.ndarray, "#shape"]) -> np.ndarray:
+        """P&L at broadcast (row, path), float64."""
+        tile, within = np.divmod(path, PATH_TILE)
+        flat = self._tiles.reshape(-1)
+        return flat.take((tile * self._tiles.shape[1] + row) * PATH_TILE + within).astype(np.float64)
+
+
+def _aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    size = int(np.prod(shape)) * dtype.itemsize
+    raw = np.empty(size + _ALIGNMENT, np.uint8)
+    start = -raw.ctypes.data % _ALIGNMENT
+    return raw[start : start + size].view(dtype).reshape(shape)
+
+
+def _scratch(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    # The file has no name any more once open: it goes with the process, however that ends.
+    with tempfile.TemporaryFile(prefix="pmvar-") as file:
+        return np.memmap(file, dtype=dtype, mode="w+", shape=shape)

@@ -1,0 +1,167 @@
+"""Values and Greeks of every instrument today, per contract, in base currency and float64."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from pmvar.instruments import Instruments
+from pmvar.kernels.black import normalised_black
+from pmvar.market.snapshot import MarketSnapshot
+from pmvar.types import DAY, SECONDS_PER_YEAR, FactorKind, Greek, Kind, Settlement, factor_name
+
+
+class Sensitivity(NamedTuple):
+    """One Greek of every instrument by one factor; zero where it has none."""
+
+    factor: str
+    greek: Greek
+    value: Float[np.ndarray, " instrument"]
+
+
+class _Terms(NamedTuple):
+    """What values any instrument, in arrays of one entry each."""
+
+    units: Float[Array, " instrument"]
+    """Contract size in units of the underlying (inverse futures: quote currency)."""
+    spot: Float[Array, " instrument"]
+    forward: Float[Array, " instrument"]
+    settlement: Float[Array, " instrument"]
+    """Base price of the settlement currency."""
+    strike: Float[Array, " instrument"]
+    sign: Float[Array, " instrument"]
+    vol: Float[Array, " instrument"]
+    rate: Float[Array, " instrument"]
+    time: Float[Array, " instrument"]
+
+
+class _Moves(NamedTuple):
+    """Displacements of today: of ln S, ln X, σ, the zero rate, and the clock in years; one number or one each."""
+
+    log_spot: Float[Array, "..."]
+    log_settlement: Float[Array, "..."]
+    vol: Float[Array, "..."]
+    rate: Float[Array, "..."]
+    clock: Float[Array, "..."]
+
+
+def _option(terms: _Terms, linear: bool, m: _Moves) -> Float[Array, " instrument"]:
+    time = terms.time - m.clock
+    k = jnp.log(terms.strike / terms.forward) - m.log_spot
+    price = normalised_black(k, (terms.vol + m.vol) * jnp.sqrt(time), terms.sign)
+    paid = terms.forward * jnp.exp(m.log_spot - (terms.rate + m.rate) * time) if linear else 1.0
+    return terms.units * terms.settlement * jnp.exp(m.log_settlement) * paid * price
+
+
+def _carried(terms: _Terms, m: _Moves) -> Float[Array, " instrument"]:
+    return terms.units * terms.spot * terms.settlement * jnp.exp(m.log_spot + m.log_settlement)
+
+
+def _margined(terms: _Terms, linear: bool, m: _Moves) -> Float[Array, " instrument"]:
+    power = 1.0 if linear else -1.0
+    profit = power * (jnp.exp(power * m.log_spot) - 1) * terms.forward**power
+    return terms.units * terms.settlement * jnp.exp(m.log_settlement) * profit
+
+
+def _pricer(kind: str, settlement: str) -> Callable[[_Terms, _Moves], Float[Array, " instrument"]]:
+    linear = settlement == Settlement.LINEAR
+    if kind == Kind.OPTION:
+        return lambda t, m: _option(t, linear, m)
+    if kind in (Kind.FUTURE, Kind.PERPETUAL):
+        return lambda t, m: _margined(t, linear, m)
+    return _carried
+
+
+def _terms(instruments: Instruments, market: MarketSnapshot) -> _Terms:
+    n = len(instruments)
+    out = {name: np.ones(n) for name in _Terms._fields}
+    out["units"] = instruments.contract_size
+    for i in range(n):
+        kind, underlying, expiry = instruments.kind[i], instruments.underlying[i], float(instruments.expiry[i])
+        base = kind == Kind.CASH or underlying == market.base_currency
+        out["spot"][i] = 1.0 if base else market.spot[market.column(underlying)]
+        out["settlement"][i] = market.base_price(instruments.settlement_currency[i])
+        dated = kind in (Kind.OPTION, Kind.FUTURE)
+        out["forward"][i] = float(market.forwards[underlying].at(expiry)) if dated else out["spot"][i]
+        if kind == Kind.OPTION:
+            k = np.log(instruments.strike[i] / out["forward"][i])
+            out["strike"][i] = instruments.strike[i]
+            out["sign"][i] = 1.0 if instruments.put_call[i] == "call" else -1.0
+            out["vol"][i] = float(market.vols[underlying].vol(np.array([k]), expiry)[0])
+            out["time"][i] = (expiry - market.as_of) / SECONDS_PER_YEAR
+            curve = market.discounts.get(instruments.quote_currency[i])
+            if curve is not None:
+                out["rate"][i] = -np.log(float(curve.discount_factor(expiry))) / out["time"][i]
+    return _Terms(**{name: jnp.asarray(column) for name, column in out.items()})
+
+
+def values_and_greeks(
+    instruments: Instruments, market: MarketSnapshot
+) -> tuple[Float[np.ndarray, " instrument"], list[Sensitivity]]:
+    """Value and Greeks of one contract of each instrument; all must be valuable (see `Plan.unpriced`).
+
+    Futures and perpetuals are worth 0. Delta and gamma per unit of price of each asset, the volatility of a strike held;
+    an asset that an instrument also settles in counts with both effects. Vega per 1.00 of vol, rho per 1.00 of rate with
+    forwards held (Black 1976), theta per calendar day.
+    """
+    n = len(instruments)
+    value = np.zeros(n)
+    table: dict[tuple[str, Greek], np.ndarray] = {}
+
+    def put(rows: np.ndarray, factors: list[str], greek: Greek, amounts: Array) -> None:
+        for row, factor, amount in zip(rows, factors, np.asarray(amounts), strict=True):
+            table.setdefault((factor, greek), np.zeros(n))[row] += amount
+
+    products = np.array([f"{k} {s}" for k, s in zip(instruments.kind, instruments.settlement, strict=True)])
+    for product in np.unique(products):
+        rows = np.flatnonzero(products == product)
+        some = instruments.take(rows)
+        kind, settlement = some.kind[0], some.settlement[0]
+        pricer, terms = _pricer(kind, settlement), _terms(some, market)
+        still = _Moves(*(jnp.zeros(()) for _ in _Moves._fields))
+        value[rows] = np.asarray(pricer(terms, still))
+        exposures = [_exposures(some, i, market) for i in range(len(rows))]
+        for slot in range(max(map(len, exposures))):
+            has = [i for i, e in enumerate(exposures) if len(e) > slot]
+            asset = [exposures[i][slot][0] for i in has]
+            own, linked = (jnp.array([float(exposures[i][slot][w]) for i in has]) for w in (1, 2))
+            spot = jnp.array([market.spot[market.column(a)] for a in asset])
+            slope, bend = _along(pricer, _Terms(*(x[np.array(has)] for x in terms)), own, linked)
+            factors = [factor_name(a, FactorKind.SPOT) for a in asset]
+            put(rows[has], factors, Greek.DELTA, slope / spot)
+            if kind == Kind.OPTION:
+                put(rows[has], factors, Greek.GAMMA, (bend - slope) / spot**2)
+        if kind == Kind.OPTION:
+            by = jax.jacfwd(lambda m, pricer=pricer, terms=terms: pricer(terms, m))(still)
+            put(rows, [factor_name(u, FactorKind.VOL) for u in some.underlying], Greek.VEGA, by.vol)
+            put(rows, ["time"] * len(rows), Greek.THETA, by.clock * (DAY / SECONDS_PER_YEAR))
+            if settlement == Settlement.LINEAR:
+                put(rows, [f"{c}:rate" for c in some.quote_currency], Greek.RHO, by.rate)
+    return value, [Sensitivity(f, g, column) for (f, g), column in sorted(table.items())]
+
+
+def _exposures(instruments: Instruments, i: int, market: MarketSnapshot) -> list[tuple[str, bool, bool]]:
+    """Assets whose price moves instrument `i`: (asset, as its underlying, through its settlement currency)."""
+    underlying = instruments.underlying[i]
+    chain = [market.asset[c] for c in market.chain(instruments.settlement_currency[i])]
+    moved = instruments.kind[i] != Kind.CASH and underlying != market.base_currency
+    assets = dict.fromkeys([*([underlying] if moved else []), *chain])
+    return [(a, moved and a == underlying, a in chain) for a in assets]
+
+
+def _along(
+    pricer: Callable[[_Terms, _Moves], Array], terms: _Terms, own: Float[Array, " n"], linked: Float[Array, " n"]
+) -> tuple[Float[Array, " n"], Float[Array, " n"]]:
+    """First and second derivative of value by the log price of an asset that moves S, X or both."""
+
+    def value(x: Array) -> Array:
+        still = jnp.zeros(())
+        return pricer(terms, _Moves(own * x, linked * x, still, still, still))
+
+    first = jax.jacfwd(value)
+    return first(jnp.zeros(())), jax.jacfwd(first)(jnp.zeros(()))
