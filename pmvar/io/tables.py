@@ -118,9 +118,7 @@ class Table:
             return []
         order = np.argsort(code, kind="stable")
         later = np.flatnonzero(np.diff(code[order]) == 0) + 1
-        return sorted(
-            zip(order[later - 1].tolist(), order[later].tolist(), strict=True), key=lambda pair: pair[1]
-        )
+        return sorted(zip(order[later - 1].tolist(), order[later].tolist(), strict=True), key=lambda pair: pair[1])
 
 
 # ---- cells ----
@@ -204,9 +202,7 @@ def _read_number(column: Column, cells: pa.ChunkedArray, *, text: bool) -> tuple
         if not pc.all(plain).as_py():
             cells = pc.if_else(plain, cells, None)
         number = cells.cast(pa.float64())
-    elif (
-        pa.types.is_integer(cells.type) or pa.types.is_floating(cells.type) or pa.types.is_decimal(cells.type)
-    ):
+    elif pa.types.is_integer(cells.type) or pa.types.is_floating(cells.type) or pa.types.is_decimal(cells.type):
         blank = cells.is_null().to_numpy()
         number = cells.cast(pa.float64(), safe=False)
     elif pa.types.is_null(cells.type):
@@ -249,9 +245,7 @@ def _read_time(column: Column, cells: pa.ChunkedArray) -> tuple[np.ndarray, list
             except (ValueError, OverflowError):
                 sound[i] = False
         blank, value = np.array([entry == "" for entry in texts])[codes], parsed[codes]
-        faults = [
-            (~sound[codes], "must be an RFC 3339 time with its offset; times without a zone are refused", fix)
-        ]
+        faults = [(~sound[codes], "must be an RFC 3339 time with its offset; times without a zone are refused", fix)]
     else:
         fault = (np.ones(n, bool), f"must hold times with a zone, not {kind}", fix)
         return np.full(n, np.nan), [fault]
@@ -263,9 +257,7 @@ def _read_time(column: Column, cells: pa.ChunkedArray) -> tuple[np.ndarray, list
 # ---- tables ----
 
 
-def _check_columns(
-    schema: Schema, names: list[str], *, file: str, row: int | None, problems: Problems
-) -> bool:
+def _check_columns(schema: Schema, names: list[str], *, file: str, row: int | None, problems: Problems) -> bool:
     """Add a problem for each unknown, missing or repeated column; whether the rows can be read all the
     same."""
     known = {column.name for column in schema.columns}
@@ -277,9 +269,7 @@ def _check_columns(
         problems.add(Problem("the column is missing", "add it", file=file, row=row, column=name))
     twice = sorted({name for name in names if names.count(name) > 1})
     for name in twice:
-        problems.add(
-            Problem("a column must appear once", "remove the duplicate", file=file, row=row, column=name)
-        )
+        problems.add(Problem("a column must appear once", "remove the duplicate", file=file, row=row, column=name))
     return not twice and required <= set(names)
 
 
@@ -343,9 +333,7 @@ def _read_parquet(content: bytes, *, file: str) -> pa.Table:
                 f"{file}: its footer announces {metadata.num_rows} rows and {size} bytes, above the cap"
             )
         texts = [f.name for f in metadata.schema.to_arrow_schema() if _is_text(f.type)]
-        reader = pq.ParquetFile(
-            pa.BufferReader(content), read_dictionary=texts, page_checksum_verification=True
-        )
+        reader = pq.ParquetFile(pa.BufferReader(content), read_dictionary=texts, page_checksum_verification=True)
         table = reader.read()
         table.validate(full=True)
         return table
@@ -365,15 +353,24 @@ def read_stream(schema: Schema, stream: Any, *, source: Source, problems: Proble
         table = pa.table(stream).combine_chunks()
         table.validate(full=True)
     except (pa.ArrowException, TypeError) as error:
-        problems.add(
-            Problem(f"is not an Arrow table: {error}", "pass an object with __arrow_c_stream__", file=file)
-        )
+        problems.add(Problem(f"is not an Arrow table: {error}", "pass an object with __arrow_c_stream__", file=file))
         return None
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, table.schema) as writer:
         writer.write_table(table)
     source.hashes[file] = hashlib.sha256(sink.getvalue()).hexdigest()
     return _build(schema, table, np.arange(1, 1 + len(table)), file=file, text=False, problems=problems)
+
+
+def parse_csv(schema: Schema, content: bytes, *, file: str, problems: Problems) -> Table | None:
+    """The table in the bytes of a CSV file; what is wrong with its rows goes to `problems`.
+
+    Raises InputError where the bytes cannot be read as a table, SecurityError for input that looks like an attack.
+    """
+    found = len(problems)
+    table, row = read_csv(content, file=file, problems=problems)
+    result = _build(schema, table, row, file=file, text=True, problems=problems)
+    return replace(result, complete=False) if result and len(problems) > found else result
 
 
 def read_table(schema: Schema, source: Source, *, problems: Problems, optional: bool = False) -> Table | None:
@@ -383,9 +380,7 @@ def read_table(schema: Schema, source: Source, *, problems: Problems, optional: 
     of. Raises SecurityError for input that looks like an attack and StateError for a file that changes
     meanwhile.
     """
-    present = [
-        schema.name + end for end in (".csv", ".parquet") if (source.folder / (schema.name + end)).exists()
-    ]
+    present = [schema.name + end for end in (".csv", ".parquet") if (source.folder / (schema.name + end)).exists()]
     if len(present) != 1:
         if present or not optional:
             rule = f"exactly one of {schema.name}.csv and {schema.name}.parquet must exist"
@@ -396,10 +391,7 @@ def read_table(schema: Schema, source: Source, *, problems: Problems, optional: 
     try:
         content = source.read(file)
         if file.endswith(".csv"):
-            found = len(problems)
-            table, row = read_csv(content, file=file, problems=problems)
-            result = _build(schema, table, row, file=file, text=True, problems=problems)
-            return replace(result, complete=False) if result and len(problems) > found else result
+            return parse_csv(schema, content, file=file, problems=problems)
         table = _read_parquet(content, file=file)
         return _build(schema, table, np.arange(1, 1 + len(table)), file=file, text=False, problems=problems)
     except InputError as error:
