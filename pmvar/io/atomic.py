@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
 import shutil
@@ -13,17 +14,21 @@ from pathlib import Path
 from pmvar.errors import ResourceError, UsageError
 
 
-def check_writable(path: str | Path) -> None:
-    """Raise UsageError unless the folder `path` can be created or replaced: its parent must take a new
-    folder."""
-    target = Path(path)
-    if target.exists() and not target.is_dir():
-        raise UsageError(f"{target} exists and is not a folder")
+def check_writable(path: str | Path, *, marker: str) -> Path:
+    """The absolute path of a folder that can be created or replaced.
+
+    Raises UsageError where its parent takes no new folder, and where something is there that is neither empty
+    nor marked as ours by a file named `marker`: it would be replaced.
+    """
+    target = Path(path).resolve()
     try:
+        if target.exists() and (not target.is_dir() or (any(target.iterdir()) and not (target / marker).is_file())):
+            raise UsageError(f"{target} exists and holds no {marker}; name another folder")
         target.parent.mkdir(parents=True, exist_ok=True)
         os.rmdir(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     except OSError as error:
         raise UsageError(f"{target} cannot be written: {error.strerror or error}") from error
+    return target
 
 
 def sync(path: Path) -> None:
@@ -36,23 +41,22 @@ def sync(path: Path) -> None:
 
 
 @contextmanager
-def whole_folder(path: str | Path) -> Iterator[Path]:
+def whole_folder(path: str | Path, *, marker: str) -> Iterator[Path]:
     """A temporary sibling of `path` to write into; it takes the place of `path` once the block ends without
     error.
 
-    What was at `path` stays until then, and stays if anything fails. Raises UsageError where nothing can be
-    written, ResourceError if the disk is full or does not take the bytes.
+    What was at `path` stays until then, and stays if anything fails. Raises what `check_writable` raises, and
+    ResourceError if the disk is full or fails.
     """
-    target = Path(path)
-    check_writable(target)
+    target = check_writable(path, marker=marker)
     temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     try:
         temporary.chmod(0o755)
         yield temporary
-        for item in sorted(temporary.rglob("*"), reverse=True):
+        for item in (*temporary.rglob("*"), temporary):
             sync(item)
-        sync(temporary)
-        _replace(temporary, target)
+        _put(temporary, target)
+        sync(target.parent)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
             raise ResourceError(f"{target} could not be written: {error.strerror}") from error
@@ -61,11 +65,12 @@ def whole_folder(path: str | Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _replace(temporary: Path, target: Path) -> None:
+def _put(temporary: Path, target: Path) -> None:
+    """Make `temporary` the new `target`; an old one ends up at `temporary`."""
     if not target.exists():
         os.rename(temporary, target)
-    else:
-        # A folder that is not empty cannot be renamed over, so the old one steps aside first.
+    elif not _exchange(temporary, target):
+        # Without an atomic exchange the old folder steps aside, and comes back if the new one cannot take its place.
         aside = Path(tempfile.mkdtemp(prefix=f".{target.name}.old.", dir=target.parent))
         os.rename(target, aside)
         try:
@@ -74,4 +79,14 @@ def _replace(temporary: Path, target: Path) -> None:
             os.rename(aside, target)
             raise
         shutil.rmtree(aside, ignore_errors=True)
-    sync(target.parent)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Swap two folders in one step, so that a reader sees the old or the new; False where the system cannot
+    (Linux can)."""
+    try:
+        renameat2 = ctypes.CDLL(None, use_errno=True).renameat2
+    except (OSError, AttributeError, TypeError):
+        return False
+    here, exchange = -100, 2
+    return renameat2(here, os.fsencode(one), here, os.fsencode(other), exchange) == 0

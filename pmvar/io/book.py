@@ -139,9 +139,7 @@ def _read(source: Source, name: str, *, problems: Problems) -> bytes | None:
         return None
 
 
-def _check_netting(
-    read: Mapping[str, Table | None], netting: Netting, *, problems: Problems, notes: Notes
-) -> None:
+def _check_netting(read: Mapping[str, Table | None], netting: Netting, *, problems: Problems, notes: Notes) -> None:
     """Reject duplicate positions and balances, or flag that they are summed."""
     for name, key in (("positions", ("account_id", "instrument_id")), ("balances", ("account_id", "asset"))):
         table = read[name]
@@ -167,13 +165,9 @@ def _stress(
     if model is not None:
         unknown = ~np.isin(table["factor"].astype(str), model.factor_names)
         fix = "correct the name, or calibrate a model that has it"
-        table.reject(
-            problems, unknown, column="factor", rule="a stress moves a factor of model.json", fix=fix
-        )
+        table.reject(problems, unknown, column="factor", rule="a stress moves a factor of model.json", fix=fix)
     stress: dict[str, dict[str, float]] = {}
-    for scenario, factor, shock in zip(
-        table["scenario"], table["factor"], table["shock"].tolist(), strict=True
-    ):
+    for scenario, factor, shock in zip(table["scenario"], table["factor"], table["shock"].tolist(), strict=True):
         stress.setdefault(str(scenario), {})[str(factor)] = shock
     return stress
 

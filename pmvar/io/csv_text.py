@@ -70,9 +70,7 @@ def _check_lines(content: bytes, *, file: str) -> None:
         stray = ~(np.isin(before, list(b',\n"')) & np.isin(block[closing + 1], list(b',\r\n"')))
         if stray.any():
             at = lines + int(line[2 * np.argmax(stray)])
-            raise _refuse(
-                file, "a quoted cell is quoted as a whole, quotes within it doubled", "quote it anew", row=at
-            )
+            raise _refuse(file, "a quoted cell is quoted as a whole, quotes within it doubled", "quote it anew", row=at)
         start, lines = end, lines + len(newline)
 
 
@@ -100,9 +98,7 @@ def read_csv(content: bytes, *, file: str, problems: Problems) -> tuple[pa.Table
     header = next(csv.reader([head], strict=True), [])
     if len(set(header)) != len(header):
         twice = sorted({name for name in header if header.count(name) > 1})
-        raise _refuse(
-            file, "a column must appear once", "remove the duplicate", row=1, column=", ".join(twice)
-        )
+        raise _refuse(file, "a column must appear once", "remove the duplicate", row=1, column=", ".join(twice))
     if content.index(b"\n") + 1 == len(content):
         raise _refuse(file, "must have at least one row", "supply rows, or remove the file if it is optional")
 
@@ -115,9 +111,7 @@ def read_csv(content: bytes, *, file: str, problems: Problems) -> tuple[pa.Table
     def parse(*, threads: bool) -> pa.Table:
         return pa.csv.read_csv(
             pa.BufferReader(content),
-            read_options=pa.csv.ReadOptions(
-                column_names=header, skip_rows=1, block_size=_CHUNK, use_threads=threads
-            ),
+            read_options=pa.csv.ReadOptions(column_names=header, skip_rows=1, block_size=_CHUNK, use_threads=threads),
             parse_options=pa.csv.ParseOptions(
                 newlines_in_values=False,
                 ignore_empty_lines=False,

@@ -36,13 +36,9 @@ def check_terms(table: Table, *, problems: Problems) -> None:
     reject(option & no_strike, "strike", "an option needs a strike above 0", "supply it")
     reject(~option & ~no_strike, "strike", "only an option has a strike", "leave it blank")
     reject(option & (table["put_call"] == ""), "put_call", "an option is a call or a put", "supply it")
-    reject(
-        ~option & (table["put_call"] != ""), "put_call", "only an option is a call or a put", "leave it blank"
-    )
+    reject(~option & (table["put_call"] != ""), "put_call", "only an option is a call or a put", "leave it blank")
     reject(option & (table["exercise"] == ""), "exercise", "an option names its exercise", "write european")
-    reject(
-        ~option & (table["exercise"] != ""), "exercise", "only an option has an exercise", "leave it blank"
-    )
+    reject(~option & (table["exercise"] != ""), "exercise", "only an option has an exercise", "leave it blank")
     inverse = settlement == Settlement.INVERSE
     reject((kind == Kind.SPOT) & inverse, "settlement", "a spot instrument is linear", "write linear")
     column = "settlement_currency"
@@ -84,9 +80,7 @@ def check_curves(table: Table, market: MarketSnapshot, *, problems: Problems) ->
 
     def out_of_use(kind: FactorKind) -> list[str]:
         return [
-            name.rpartition(":")[0]
-            for name in market.quarantined
-            if name == factor_name(name.rpartition(":")[0], kind)
+            name.rpartition(":")[0] for name in market.quarantined if name == factor_name(name.rpartition(":")[0], kind)
         ]
 
     excused = out_of_use(FactorKind.SPOT)
@@ -149,9 +143,7 @@ def check_marks(
         (marks["bid"] > marks["ask"], "have a bid above the ask"),
     ):
         if mask.any():
-            notes.flags.append(
-                f"{marks.file}: {int(mask.sum())} marks {what}, the first in row {marks.row[mask][0]}"
-            )
+            notes.flags.append(f"{marks.file}: {int(mask.sum())} marks {what}, the first in row {marks.row[mask][0]}")
 
     listed = np.flatnonzero(at >= 0)
     priced = instruments.take(at[listed])
@@ -197,9 +189,7 @@ def _bounds(priced: Instruments, market: MarketSnapshot) -> tuple[np.ndarray, np
     return low, high
 
 
-def strike_flags(
-    instruments: Instruments, held: np.ndarray, market: MarketSnapshot, vols: Table | None
-) -> list[str]:
+def strike_flags(instruments: Instruments, held: np.ndarray, market: MarketSnapshot, vols: Table | None) -> list[str]:
     """A note for each held option whose vol is not quoted on both sides: interpolated, extrapolated or
     one-sided.
 

@@ -52,9 +52,7 @@ def check_dates(table: Table, head: BookHead, *, problems: Problems) -> None:
 def _check_spots(spots: Table, head: BookHead, *, problems: Problems, notes: Notes) -> None:
     price, base = spots["price"], head.base_currency
     rule = "a negative price needs price_model bachelier or shifted, which this version does not price"
-    spots.reject(
-        problems, price < 0, column="price", rule=rule, fix="leave the underlying out, or correct the price"
-    )
+    spots.reject(problems, price < 0, column="price", rule=rule, fix="leave the underlying out, or correct the price")
     rule = "the base currency has the price 1 and no row"
     spots.reject(problems, spots["name"] == base, column="name", rule=rule, fix="remove the row")
     check_dates(spots, head, problems=problems)
@@ -64,9 +62,7 @@ def _check_spots(spots: Table, head: BookHead, *, problems: Problems, notes: Not
     if limit is not None:
         age = head.as_of - spots["time"]
         for name, seconds in zip(spots["name"][age > limit], age[age > limit].tolist(), strict=True):
-            quarantined.setdefault(
-                str(name), f"price is {seconds:.0f} s old, above max_price_age {limit:.0f} s"
-            )
+            quarantined.setdefault(str(name), f"price is {seconds:.0f} s old, above max_price_age {limit:.0f} s")
     for name, reason in quarantined.items():
         notes.quarantined[factor_name(name, FactorKind.SPOT)] = reason
 
@@ -86,14 +82,10 @@ def _check_chains(spots: Table, head: BookHead, *, problems: Problems) -> None:
 
     broken = np.array([not reaches(name) for name in spots["name"].tolist()], bool)
     rule = f"the chain of currencies must reach the base currency {head.base_currency}"
-    spots.reject(
-        problems, broken, column="currency", rule=rule, fix="add the missing currency to market/spots"
-    )
+    spots.reject(problems, broken, column="currency", rule=rule, fix="add the missing currency to market/spots")
 
 
-def _forwards(
-    forwards: Table, spot: Mapping[str, float], head: BookHead, *, notes: Notes
-) -> dict[str, ForwardCurve]:
+def _forwards(forwards: Table, spot: Mapping[str, float], head: BookHead, *, notes: Notes) -> dict[str, ForwardCurve]:
     curves: dict[str, ForwardCurve] = {}
     for underlying, rows in groups(forwards, "underlying").items():
         live = rows[forwards["expiry"][rows] > head.as_of]

@@ -20,8 +20,9 @@ FILE = "model.json"
 Number = (int, float)
 KEYS: Mapping[str, Any] = {
     "format": int, "model": str, "as_of": str, "step": str, "steps_per_year": int, "price_map": str,
-    "vol_cap": Number, "factors": list, "correlation": list, "parameters": dict, "state": dict, "sampling": dict,
-    "excluded": list, "posterior": (dict, type(None)), "gates": dict, "overrides": list, "source": dict,
+    "vol_cap": Number, "factors": list, "correlation": list, "parameters": dict, "state": dict,
+    "sampling": dict, "excluded": list, "posterior": (dict, type(None)), "gates": dict,
+    "overrides": list, "source": dict,
 }  # fmt: skip
 REQUIRED = ("format", "model", "as_of", "factors", "correlation")
 FACTOR_KEYS: Mapping[str, Any] = {
@@ -40,9 +41,7 @@ def strict_json(content: bytes, *, file: str) -> Any:
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         names = [name for name, _ in pairs]
         if len(set(names)) != len(names):
-            raise refuse(
-                "a key must appear once", ", ".join(sorted({n for n in names if names.count(n) > 1}))
-            )
+            raise refuse("a key must appear once", ", ".join(sorted({n for n in names if names.count(n) > 1})))
         return dict(pairs)
 
     def finite(text: str) -> float:
@@ -63,9 +62,7 @@ def strict_json(content: bytes, *, file: str) -> Any:
         raise refuse(f"is not JSON that can be read: {error}", "") from error
 
 
-def _check(
-    entry: Any, keys: Mapping[str, Any], required: tuple[str, ...], *, at: str, problems: Problems
-) -> bool:
+def _check(entry: Any, keys: Mapping[str, Any], required: tuple[str, ...], *, at: str, problems: Problems) -> bool:
     """Add a problem for every unknown, missing or mistyped key; whether there was none."""
     before = len(problems)
 
@@ -101,7 +98,7 @@ def _correlation(rows: list[Any], *, problems: Problems) -> np.ndarray | None:
     n = len(rows)
     for i, row in enumerate(rows):
         sound = isinstance(row, list) and len(row) == n
-        if not (sound and all(isinstance(x, int | float) and not isinstance(x, bool) for x in row)):
+        if not (sound and all(type(x) in Number and abs(x) < 1e15 for x in row)):
             rule = f"row {i + 1} must hold {n} numbers, one for each factor"
             problems.add(Problem(rule, "supply the square matrix", file=FILE, column="correlation"))
             return None
@@ -110,9 +107,7 @@ def _correlation(rows: list[Any], *, problems: Problems) -> np.ndarray | None:
 
 def _excluded(entry: Any) -> bool:
     return (
-        isinstance(entry, dict)
-        and all(isinstance(v, str) for v in entry.values())
-        and {"name", "reason"} == set(entry)
+        isinstance(entry, dict) and all(isinstance(v, str) for v in entry.values()) and {"name", "reason"} == set(entry)
     )
 
 

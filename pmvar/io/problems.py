@@ -30,9 +30,7 @@ class Problems:
         else:
             self._more[problem.file] = self._more.get(problem.file, 0) + 1
 
-    def rows(
-        self, *, file: str, rows: np.ndarray, column: str, values: Sequence[object], rule: str, fix: str
-    ) -> None:
+    def rows(self, *, file: str, rows: np.ndarray, column: str, values: Sequence[object], rule: str, fix: str) -> None:
         """Add one problem for each of `rows` (line numbers); `values` need hold no more than the first
         `SHOWN`."""
         for row, value in zip(rows[:SHOWN].tolist(), values, strict=False):
@@ -43,9 +41,7 @@ class Problems:
     def extend(self, error: InputError, *, file: str = "") -> None:
         """Add the problems of `error`, under `file` where they name none."""
         for p in error.problems:
-            self.add(
-                p if p.file else Problem(p.rule, p.fix, file=file, row=p.row, column=p.column, value=p.value)
-            )
+            self.add(p if p.file else Problem(p.rule, p.fix, file=file, row=p.row, column=p.column, value=p.value))
 
     def raise_any(self) -> None:
         """Raise InputError if there are problems: by file, by row, with a count of those not shown."""
@@ -55,7 +51,5 @@ class Problems:
         for file, kept in self._kept.items():
             found += sorted(kept, key=lambda p: p.row or 0)
             if self._more.get(file):
-                found.append(
-                    Problem(f"{self._more[file]} more problems", "mend the ones shown first", file=file)
-                )
+                found.append(Problem(f"{self._more[file]} more problems", "mend the ones shown first", file=file))
         raise InputError(found)

@@ -46,9 +46,7 @@ POSITIONS = Schema(
     ),
 )
 """Without a key: what becomes of duplicates is a setting of the run."""
-BALANCES = Schema(
-    "balances", (_name("account_id"), _name("asset", reserved=_CASH), _number("amount", exclusive=True))
-)
+BALANCES = Schema("balances", (_name("account_id"), _name("asset", reserved=_CASH), _number("amount", exclusive=True)))
 INSTRUMENTS = Schema(
     "instruments",
     (

@@ -86,11 +86,7 @@ def _one_of(names: type[StrEnum]) -> Check:
 
 
 def _horizon(value: Any) -> str:
-    if (
-        not isinstance(value, str)
-        or not re.fullmatch(r"[1-9]\d{0,2}d", value, re.ASCII)
-        or int(value[:-1]) > 365
-    ):
+    if not isinstance(value, str) or not re.fullmatch(r"[1-9]\d{0,2}d", value, re.ASCII) or int(value[:-1]) > 365:
         raise ValueError("must be a whole number of days from 1d to 365d")
     return value
 
@@ -228,8 +224,7 @@ def read_head(content: bytes, *, overrides: Mapping[str, Any], problems: Problem
     if "sampling" in found:
         found["sampling"] = Sampling(found["sampling"])
     run, rules = (
-        {f.name: found[f.name] for f in fields(kind) if f.name in found}
-        for kind in (RunSettings, MarginRules)
+        {f.name: found[f.name] for f in fields(kind) if f.name in found} for kind in (RunSettings, MarginRules)
     )
     limits = {key: found[key] for key in SECTIONS["limits"] if key in found}
     return BookHead(top["as_of"], top["base_currency"], RunSettings(**run), MarginRules(**rules), limits)

@@ -34,9 +34,7 @@ class Source:
             with open(self.folder / name, "rb") as stream:
                 before = os.fstat(stream.fileno())
                 if before.st_size > MAX_BYTES:
-                    raise SecurityError(
-                        f"{name}: {before.st_size} bytes are more than the cap of {MAX_BYTES}"
-                    )
+                    raise SecurityError(f"{name}: {before.st_size} bytes are more than the cap of {MAX_BYTES}")
                 content = stream.read()
                 after = os.fstat(stream.fileno())
         except OSError as error:
@@ -54,6 +52,4 @@ class Source:
         for name, identity in self._seen.items():
             path = self.folder / name
             if not path.exists() or _identity(path.stat()) != identity:
-                raise StateError(
-                    f"{name} changed while the folder was read; run again once its writer has finished"
-                )
+                raise StateError(f"{name} changed while the folder was read; run again once its writer has finished")

@@ -47,7 +47,7 @@ def write_book(
         raise UsageError(f"unknown tables {unknown}; the tables are {', '.join(SCHEMAS)}")
     arrow = {name: _arrow(name, columns) for name, columns in tables.items()}
     head, document = _toml(book_toml), model_json(model, source=source, extra=model_extra)
-    with whole_folder(path) as folder:
+    with whole_folder(path, marker="book.toml") as folder:
         (folder / "book.toml").write_text(head, encoding="utf-8")
         (folder / "model.json").write_text(document, encoding="utf-8")
         for name, table in arrow.items():

@@ -1,0 +1,244 @@
+"""write_run and read_run: a result as a folder that is whole, hashed and verifiable."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
+
+from pmvar.errors import AuditError, NumericsError, QualityGate, UsageError
+from pmvar.io import atomic
+from pmvar.io.table_files import TableFormat, write_table_file
+from pmvar.risk.result import TABLES, Columns, MarginResult
+
+MANIFEST = "manifest.json"
+REPORT = "report.html"
+COUNT_TOLERANCE = 0.2
+"""Relative change of the number of accounts against the run in the same place that needs an
+acknowledgement."""
+ACCOUNT_COUNT = "account-count"
+"""Name of that gate, as `--acknowledge` takes it."""
+TEXT = {"account_id", "status", "reason", "instrument_id", "underlying", "of", "factor", "greek"}
+"""Columns of text in every table; `scenario` is a name in `stress` and a number elsewhere."""
+PACKAGES = ("jax", "jaxlib", "numpy", "scipy", "pyarrow", "pmvar")
+_ROOT = Path(__file__).resolve().parents[1]
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """A run read back: its tables (text as object arrays, numbers float64) and its manifest."""
+
+    path: Path
+    tables: Mapping[str, Columns]
+    manifest: Mapping[str, Any]
+
+
+def _is_text(table: str, column: str) -> bool:
+    return column in TEXT or (table, column) == ("stress", "scenario")
+
+
+def _schema(name: str) -> pa.Schema:
+    kinds = ((c, pa.string() if _is_text(name, c) else pa.float64()) for c in TABLES[name])
+    return pa.schema([pa.field(column, kind, nullable=False) for column, kind in kinds])
+
+
+def _arrow(name: str, columns: Columns) -> pa.Table:
+    """The table, every number finite; raises NumericsError naming table, account and column, ValueError for a
+    table whose columns are not those of `TABLES`."""
+    if columns and set(columns) != set(TABLES[name]):
+        raise ValueError(f"{name} must have the columns {TABLES[name]}, not {tuple(columns)}")
+    arrays = []
+    for field in _schema(name):
+        values = columns[field.name] if columns else np.array([])
+        if pa.types.is_string(field.type):
+            texts = pa.array(np.asarray(values, dtype=object), pa.string())
+            if texts.null_count:
+                raise ValueError(f"{name}.{field.name} must not hold None")
+            arrays.append(texts)
+            continue
+        number = np.asarray(values, dtype=np.float64)
+        bad = np.flatnonzero(~np.isfinite(number))
+        if len(bad):
+            where = f", account {columns['account_id'][bad[0]]}" if "account_id" in columns else f", row {bad[0]}"
+            more = f" and {len(bad) - 1} more rows" if len(bad) > 1 else ""
+            raise NumericsError(f"{name}{where}{more}: {field.name} is {number[bad[0]]}; nothing was written")
+        arrays.append(pa.array(number, pa.float64()))
+    return pa.Table.from_arrays(arrays, schema=_schema(name))
+
+
+def _hash_file(path: Path) -> str:
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def code_hash(root: Path = _ROOT) -> str:
+    """SHA-256 over the names and bytes of all `.py` files of the package, in order."""
+    files: dict[str, Path] = {}
+    for folder, _, names in os.walk(root, followlinks=True):
+        paths = (Path(folder) / name for name in names if name.endswith(".py"))
+        files |= {path.relative_to(root).as_posix(): path for path in paths}
+    digest = hashlib.sha256()
+    for name in sorted(files):
+        digest.update(f"{name}\0{_hash_file(files[name])}\n".encode())
+    return digest.hexdigest()
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def _digest(manifest: Mapping[str, Any]) -> str:
+    """SHA-256 of the manifest's content but for this digest itself."""
+    content = {key: value for key, value in manifest.items() if key != "digest"}
+    return hashlib.sha256(json.dumps(content, sort_keys=True, allow_nan=False).encode()).hexdigest()
+
+
+def _manifest(
+    result: MarginResult, *, inputs: Mapping[str, str], outputs: Mapping[str, str], n_accounts: int, book: str
+) -> dict[str, Any]:
+    settings, lock = dict(result.settings), _ROOT.parent / "requirements" / "run.lock"
+    manifest = {
+        "format": 1,
+        "created": datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
+        "book": book,
+        "n_accounts": n_accounts,
+        "hashes": {
+            "inputs": dict(sorted(inputs.items())),
+            "model": inputs.get("model.json", ""),
+            "code": code_hash(),
+            "lock": _hash_file(lock) if lock.is_file() else "",
+            "outputs": dict(sorted(outputs.items())),
+        },
+        "seed": settings.get("seed"),
+        "settings": settings,
+        "dtype": str(settings.get("precision", "")),
+        "device": settings.get("device", ""),
+        "versions": {**_versions(), **settings.get("versions", {})},
+        "notes": list(result.notes),
+    }
+    return manifest | {"digest": _digest(manifest)}
+
+
+def check_writable(path: str | Path) -> None:
+    """Raise UsageError, before anything is computed, unless a run can be written at `path`."""
+    atomic.check_writable(path, marker=MANIFEST)
+
+
+def write_run(
+    path: str | Path,
+    result: MarginResult,
+    *,
+    report_html: str,
+    inputs: Mapping[str, str],
+    book: str | Path | None = None,
+    table_format: TableFormat | str = TableFormat.PARQUET,
+) -> Path:
+    """Write all tables of `result`, `report.html` and `manifest.json` into the folder `path`, all or nothing.
+
+    A run that is there is replaced once the new one is complete. `inputs` maps file names relative to the
+    book to their SHA-256 (`Book.input_hashes`); `book` is where they lie, kept relative to the run. A table
+    that `result` lacks is written without rows.
+
+    Raises NumericsError for a number that is not finite, UsageError where nothing can be written or the
+    folder holds something else than a run, ResourceError if the disk is full.
+    """
+    tables = {name: _arrow(name, result.tables.get(name, {})) for name in TABLES}
+    relative = os.path.relpath(Path(book).resolve(), Path(path).resolve()) if book is not None else ""
+    with atomic.whole_folder(path, marker=MANIFEST) as folder:
+        written = [
+            write_table_file(folder / name, table, table_format=TableFormat(table_format))
+            for name, table in tables.items()
+        ]
+        (folder / REPORT).write_text(report_html, encoding="utf-8")
+        manifest = _manifest(
+            result,
+            inputs=inputs,
+            outputs={file.name: _hash_file(file) for file in (*written, folder / REPORT)},
+            n_accounts=len(tables["margins"]),
+            book=Path(relative).as_posix() if relative else "",
+        )
+        text = json.dumps(manifest, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+        (folder / MANIFEST).write_text(text, encoding="utf-8")
+    return Path(path)
+
+
+def read_manifest(path: str | Path) -> dict[str, Any]:
+    """The manifest of the run at `path`. Raises UsageError where there is none, AuditError if it was
+    changed."""
+    file = Path(path) / MANIFEST
+    if not file.is_file():
+        raise UsageError(f"{path} is not a run: it has no {MANIFEST}")
+    try:
+        manifest = json.loads(file.read_bytes())
+        sound = manifest["digest"] == _digest(manifest)
+    except (ValueError, KeyError, TypeError) as error:
+        raise AuditError(f"{file} cannot be read: {error!r}") from error
+    if not sound:
+        raise AuditError(f"{file} was changed: its content does not match its digest")
+    return manifest
+
+
+def read_run(path: str | Path) -> Run:
+    """The run at `path`, every file verified against the manifest.
+
+    Raises UsageError where there is no run, AuditError naming the first file that is changed, missing or not
+    listed.
+    """
+    folder, manifest = Path(path), read_manifest(path)
+    outputs: Mapping[str, str] = manifest["hashes"]["outputs"]
+    present = {item.name for item in folder.iterdir() if item.stem in TABLES or item.name == REPORT}
+    for name in sorted(present | set(outputs)):
+        if name not in present:
+            raise AuditError(f"{folder / name} is missing")
+        if name not in outputs:
+            raise AuditError(f"{folder / name} is not in the manifest")
+        if _hash_file(folder / name) != outputs[name]:
+            raise AuditError(f"{folder / name} was changed: its hash is not the manifest's")
+    tables = {Path(name).stem: _columns(folder / name) for name in outputs if name != REPORT}
+    return Run(folder, {name: tables[name] for name in TABLES}, manifest)
+
+
+def _columns(file: Path) -> Columns:
+    schema = _schema(file.stem)
+    if file.suffix == ".parquet":
+        table = pq.read_table(file, page_checksum_verification=True)
+    else:
+        convert = pa.csv.ConvertOptions(column_types=schema, strings_can_be_null=False)
+        parse = pa.csv.ParseOptions(newlines_in_values=True)
+        table = pa.csv.read_csv(file, convert_options=convert, parse_options=parse)
+    if table.column_names != schema.names:
+        raise AuditError(f"{file} has the columns {table.column_names}, not {schema.names}")
+    return {name: table[name].to_numpy() for name in schema.names}
+
+
+def account_count_gate(path: str | Path, n_accounts: int, *, acknowledged: Collection[str] = ()) -> None:
+    """Raise QualityGate if the run at `path` has a number of accounts that differs by more than 20%.
+
+    Passes where there is no run, and where `acknowledged` holds `account-count`. Nothing is written.
+    """
+    if ACCOUNT_COUNT in acknowledged or not (Path(path) / MANIFEST).is_file():
+        return
+    before = int(read_manifest(path)["n_accounts"])
+    if abs(n_accounts - before) > COUNT_TOLERANCE * before:
+        raise QualityGate(
+            f"{n_accounts} accounts now, {before} in the run at {path}: more than {COUNT_TOLERANCE:.0%} apart. "
+            f"If that is right, run again with --acknowledge {ACCOUNT_COUNT}"
+        )
