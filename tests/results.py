@@ -42,17 +42,15 @@ def make_result(
     """
     rng = np.random.default_rng(seed)
     kinds = ("mm", "fund", "desk", "retail")
-    names = [
-        f"{kinds[min(3, int(4 * np.sqrt(i / max(n_accounts, 4))))]}-{i + 1:05d}" for i in range(n_accounts)
-    ]
+    names = [f"{kinds[min(3, int(4 * np.sqrt(i / max(n_accounts, 4))))]}-{i + 1:05d}" for i in range(n_accounts)]
     names[: len(account_ids)] = account_ids
     instruments = _instruments()
     shock = _shocks(rng, n_scenarios)
     parts = _instrument_pnl(instruments, shock)
     bumped = _gradients(instruments, shock) if with_greeks else {}
-    pnl = sum(parts.values())
+    pnl = _whole(parts)
     moves = {name: {f: np.array([x[f.endswith("vol")]]) for f in shock} for name, x in STRESS.items()}
-    stressed = {name: sum(_instrument_pnl(instruments, move).values())[:, 0] for name, move in moves.items()}
+    stressed = {name: _whole(_instrument_pnl(instruments, move))[:, 0] for name, move in moves.items()}
     n_tail = max(2, round(0.01 * n_scenarios))
     book = [_positions(rng, instruments, size=1e6 * np.exp(-0.9 * np.log1p(i))) for i in range(n_accounts)]
 
@@ -70,24 +68,19 @@ def make_result(
         equity = margin * float(np.exp(rng.normal(0.55, 0.4)))
         status = "OK" if equity >= margin else "MARGIN_CALL" if equity >= 0.8 * margin else "LIQUIDATION"
         reason = (
-            ""
-            if status == "OK"
-            else f"equity below {'initial' if status == 'MARGIN_CALL' else 'maintenance'} margin"
+            "" if status == "OK" else f"equity below {'initial' if status == 'MARGIN_CALL' else 'maintenance'} margin"
         )
         if rng.random() < 0.004 and account not in account_ids:
             status, reason = "WITHHELD", "XRP-USD has no price factor; Derive-standard baseline applied"
-        rows["margins"].append((
-            account, 0.99, value_at_risk, es_se * 0.7, es, es_se, margin, 0.8 * margin, equity, equity - margin,
-            own, own - margin, status, reason,
-        ))  # fmt: skip
+        tail_columns = (0.99, value_at_risk, es_se * 0.7, es, es_se)
+        margin_columns = (margin, 0.8 * margin, equity, equity - margin, own, own - margin)
+        rows["margins"].append((account, *tail_columns, *margin_columns, status, reason))
         losses[account] = loss
         for i in held:
             split = [float(-quantity[i] * parts[part][i, tail].mean()) for part in ("spot", "vol", "time")]
             spread = float((quantity[i] * pnl[i, tail]).std() / np.sqrt(n_tail))
             name, underlying = instruments[i][:2]
-            rows["components"].append(
-                (account, name, underlying, float(quantity[i]), sum(split), spread, *split)
-            )
+            rows["components"].append((account, name, underlying, float(quantity[i]), sum(split), spread, *split))
         for (factor, greek), slope in bumped.items():
             values = -(quantity @ slope[:, tail])
             if np.any(values):
@@ -96,17 +89,13 @@ def make_result(
         for rank, scenario in enumerate(order[:5], start=1):
             rows["worst"].append((account, rank, int(scenario), 1.0, float(loss[scenario])))
         if with_stress:
-            rows["stress"] += [
-                (account, name, float(-(quantity @ moved))) for name, moved in stressed.items()
-            ]
+            rows["stress"] += [(account, name, float(-(quantity @ moved))) for name, moved in stressed.items()]
     for scenario in sorted({row[2] for row in rows["worst"]}):
         rows["shocks"] += [(scenario, factor, float(x[scenario])) for factor, x in shock.items()]
     tables = {name: _columns(name, found) for name, found in rows.items()}
     margins = tables["margins"]
     largest = np.argsort(-margins["initial_margin"], kind="stable")[:n_details]
-    details = tuple(
-        _detail(str(margins["account_id"][i]), losses[str(margins["account_id"][i])]) for i in largest
-    )
+    details = tuple(_detail(str(margins["account_id"][i]), losses[str(margins["account_id"][i])]) for i in largest)
     return MarginResult(tables, details, _settings(n_scenarios, assumed), tuple(notes))
 
 
@@ -157,9 +146,7 @@ def _shocks(rng: np.random.Generator, n_scenarios: int) -> dict[str, np.ndarray]
     return shock
 
 
-def _value(
-    instrument: tuple[str, str, float, int], spot: np.ndarray, vol: np.ndarray, days: float
-) -> np.ndarray:
+def _value(instrument: tuple[str, str, float, int], spot: np.ndarray, vol: np.ndarray, days: float) -> np.ndarray:
     """Black without rates; a normal distribution function good to 2e-4 will do here."""
     strike, left = abs(instrument[2]), (instrument[3] - days) / 365
     if not strike:
@@ -190,16 +177,20 @@ def _instrument_pnl(instruments, shock, bump: tuple[str, float] = ("", 0.0)) -> 
     return {part: np.array(pnl) for part, pnl in parts.items()}
 
 
+def _whole(parts: dict[str, np.ndarray]) -> np.ndarray:
+    return np.sum(list(parts.values()), axis=0)
+
+
 def _gradients(instruments, shock) -> dict[tuple[str, str], np.ndarray]:
     """Slope [instrument, scenario] of the P&L in spot (delta) and vol (vega); a token rho."""
-    base, slopes = sum(_instrument_pnl(instruments, shock).values()), {}
+    base, slopes = _whole(_instrument_pnl(instruments, shock)), {}
     for factor in shock:
         name, _, kind = factor.partition(":")
         step = 1e-4 * SPOTS[name] if kind == "spot" else 1e-4
-        moved = sum(_instrument_pnl(instruments, shock, (factor, step)).values())
+        moved = _whole(_instrument_pnl(instruments, shock, (factor, step)))
         # Both ends of the change move: today's value is the one without shock.
         today = [
-            sum(_instrument_pnl(instruments, {f: np.zeros(1) for f in shock}, bump).values())
+            _whole(_instrument_pnl(instruments, {f: np.zeros(1) for f in shock}, bump))
             for bump in ((factor, step), ("", 0.0))
         ]
         slopes[factor, "delta" if kind == "spot" else "vega"] = (moved - base - (today[0] - today[1])) / step
@@ -235,15 +226,28 @@ def _detail(account: str, loss: np.ndarray) -> AccountDetail:
 
 def _settings(n_scenarios: int, assumed: bool) -> dict:
     source = "assumed" if assumed else "calibrated on 730 days to 2024-06-10"
-    factors = []
-    for name, vol in VOLS.items():
-        for kind, yearly in (("spot", vol), ("vol", 0.9)):
-            factors.append({"name": f"{name}:{kind}", "volatility": yearly / np.sqrt(365), "source": source,
-                            "degrees_of_freedom": DEGREES_OF_FREEDOM, "n_obs": 0 if assumed else 730})  # fmt: skip
+    fit = {"degrees_of_freedom": DEGREES_OF_FREEDOM, "source": source, "n_obs": 0 if assumed else 730}
+    factors = [
+        {"name": f"{name}:{kind}", "volatility": yearly / np.sqrt(365), **fit}
+        for name, vol in VOLS.items()
+        for kind, yearly in (("spot", vol), ("vol", 0.9))
+    ]
     return {
-        "as_of": "2024-06-10T08:00:00Z", "base_currency": "USD", "level": 0.99, "measure": "expected_shortfall",
-        "multiplier": 1.0, "floor": 0.0, "maintenance_ratio": 0.8, "horizon": "2d", "n_scenarios": n_scenarios,
-        "seed": 1, "sampling": "mc", "precision": "float32", "drift": "forward", "device": "cpu",
+        "as_of": "2024-06-10T08:00:00Z",
+        "base_currency": "USD",
+        "level": 0.99,
+        "measure": "expected_shortfall",
+        "multiplier": 1.0,
+        "floor": 0.0,
+        "maintenance_ratio": 0.8,
+        "horizon": "2d",
+        "n_scenarios": n_scenarios,
+        "seed": 1,
+        "sampling": "mc",
+        "precision": "float32",
+        "drift": "forward",
+        "device": "cpu",
         "model": {"name": "t", "steps_per_year": 365, "source": source, "factors": factors},
-        "spots": dict(SPOTS), "versions": {"pmvar": "0.1.0", "jax": "0.10.2", "numpy": "2.4.6"},
-    }  # fmt: skip
+        "spots": dict(SPOTS),
+        "versions": {"pmvar": "0.1.0", "jax": "0.10.2", "numpy": "2.4.6"},
+    }

@@ -28,7 +28,7 @@ class Component:
 
 @dataclass(frozen=True)
 class Gradient:
-    """How expected shortfall answers to one market input, raw and for a move that people think in."""
+    """How the initial margin answers to one market input, raw and for a move that people think in."""
 
     factor: str
     greek: str
@@ -40,11 +40,11 @@ class Gradient:
     move: str
     """The everyday move, in words: `BTC price rises 1 %`."""
     size: float
-    """Of that move, in the table's unit, so that `value · size` is the change of expected shortfall."""
+    """Of that move, in the table's unit, so that `value · size` is the change of the margin."""
 
     @property
     def effect(self) -> float:
-        """Change of expected shortfall under `move`."""
+        """Change of the initial margin under `move`, to first order."""
         return self.value * self.size
 
     @property
@@ -78,6 +78,11 @@ class Account:
     gradients: tuple[Gradient, ...]
     worst: tuple[Scenario, ...]
     stress: tuple[tuple[str, float], ...]
+
+    @property
+    def is_split(self) -> bool:
+        """Whether the components are split by cause: a run without gradients books all of them on spot."""
+        return bool(self.gradients) or any(c.vol or c.time for c in self.components)
 
     @property
     def total(self) -> Component:
@@ -120,8 +125,7 @@ def build_account(tables: Mapping[str, Columns], account_id: str, *, spots: Mapp
 
 def _components(rows: Columns) -> tuple[Component, ...]:
     numbers = [
-        column(rows, name)
-        for name in ("quantity", "component_es", "standard_error", "spot_es", "vol_es", "time_es")
+        column(rows, name) for name in ("quantity", "component_es", "standard_error", "spot_es", "vol_es", "time_es")
     ]
     found = [
         Component(str(name), str(underlying), *map(float, values))
@@ -134,9 +138,7 @@ def _components(rows: Columns) -> tuple[Component, ...]:
 
 def _sum(name: str, underlying: str, parts: tuple[Component, ...]) -> Component:
     # Positions share their scenarios, so that errors do not add in squares: a sum has none to show.
-    totals = [
-        float(sum(getattr(p, part) for p in parts)) for part in ("expected_shortfall", "spot", "vol", "time")
-    ]
+    totals = [float(sum(getattr(p, part) for p in parts)) for part in ("expected_shortfall", "spot", "vol", "time")]
     return Component(name, underlying, float(len(parts)), totals[0], float("nan"), *totals[1:])
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
+
 from pmvar.report import figures
 from pmvar.report.account import Account, Component
 from pmvar.report.format import Z_95, fixed, money
@@ -20,7 +22,7 @@ SCENARIOS = 5
 
 def detail_view(account: Account, detail: AccountDetail, *, place: int, currency: str) -> dict[str, Any]:
     """Everything that the template needs for an account's card; `place` is its rank by margin."""
-    es, var = float(account.margin["expected_shortfall"]), float(account.margin["value_at_risk"])
+    es = float(account.margin["expected_shortfall"])
     factors = _factors(account)
     shown = account.worst[:SCENARIOS]
     n_factors = len({name for scenario in shown for name in scenario.shocks})
@@ -28,10 +30,10 @@ def detail_view(account: Account, detail: AccountDetail, *, place: int, currency
         "account": account,
         "place": place,
         "facts": _facts(account),
-        "loss_figure": figures.loss_distribution(
-            detail, name=f"loss{place}", value_at_risk=var, expected_shortfall=es, currency=currency
-        ),
-        "convergence_figure": figures.convergence(detail, name=f"path{place}", currency=currency),
+        "loss_figure": _loss_figure(account, detail, place=place, currency=currency),
+        "convergence_figure": figures.convergence(detail, name=f"path{place}", currency=currency)
+        if len(detail.path_counts)
+        else "",
         "split": _bars([("spot moves", account.total.spot), ("vol moves", account.total.vol),
                         ("time passing", account.total.time)], es),
         "underlyings": _bars([(c.name, c.expected_shortfall) for c in account.underlyings[:POSITIONS]], es,
@@ -44,6 +46,19 @@ def detail_view(account: Account, detail: AccountDetail, *, place: int, currency
         "factors_left": n_factors - len(factors),
         "worst": shown,
     }  # fmt: skip
+
+
+def _loss_figure(account: Account, detail: AccountDetail, *, place: int, currency: str) -> str:
+    """The loss distribution, or nothing for an account that was not simulated."""
+    if not np.sum(detail.histogram_count) > 0:
+        return ""
+    return figures.loss_distribution(
+        detail,
+        name=f"loss{place}",
+        value_at_risk=float(account.margin["value_at_risk"]),
+        expected_shortfall=float(account.margin["expected_shortfall"]),
+        currency=currency,
+    )
 
 
 def _facts(account: Account) -> list[tuple[str, str, str]]:

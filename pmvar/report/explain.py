@@ -17,6 +17,7 @@ from pmvar.report.format import (
     fixed,
     horizon,
     level,
+    moment,
     money,
     move,
     percent,
@@ -79,7 +80,7 @@ def _head(account: Account, settings: Mapping[str, Any]) -> list[str]:
         ("excess", fixed(m["excess"], 2, sign=True), "equity − initial margin"),
     ]
     title = f"Account {account.account_id}: {m['status']}"
-    lines = [title, "=" * len(title), f"as of {settings.get('as_of', ABSENT)}, amounts in {currency}"]
+    lines = [title, "=" * len(title), f"as of {moment(settings.get('as_of', ABSENT))}, amounts in {currency}"]
     if m["reason"]:
         lines += textwrap.wrap(f"reason: {m['reason']}", WIDTH)
     return [*lines, "", *_table(rows, "<><")]
@@ -87,6 +88,8 @@ def _head(account: Account, settings: Mapping[str, Any]) -> list[str]:
 
 def _tail(account: Account, settings: Mapping[str, Any]) -> list[str]:
     m, n = account.margin, settings.get("n_scenarios", math.nan)
+    if m["status"] == Status.WITHHELD:
+        return []
     over, at = horizon(settings.get("horizon", ABSENT)), level(m["level"])
     rows = [("", f"at {at}", "std error", "95 % interval")]
     for name, value, error in (
@@ -97,7 +100,8 @@ def _tail(account: Account, settings: Mapping[str, Any]) -> list[str]:
         rows.append((name, fixed(x, 2), money(m[error]), f"{money(x - half)} to {money(x + half)}"))
     text = (
         f"Loss over {over} in {fixed(n)} scenarios. Value at risk is exceeded in "
-        f"{level(1 - float(m['level']))} of them; expected shortfall is the average loss in those. Losses are positive."
+        f"{level(1 - float(m['level']))} of them; expected shortfall is the average loss in those. "
+        "Losses are positive."
     )
     return [*_title("Tail of the loss"), *textwrap.wrap(text, WIDTH), "", *_table(rows, "<>>>")]
 
@@ -107,7 +111,7 @@ def _steps(account: Account, settings: Mapping[str, Any]) -> list[str]:
     m = account.margin
     lines = _title("From the tail to the margin")
     if m["status"] == Status.WITHHELD:
-        text = "Withheld: the initial margin is a substitute and does not follow from the tail above."
+        text = "Withheld: nothing was simulated; the initial margin is a substitute for what a simulation would give."
         return [*lines, *textwrap.wrap(text, WIDTH)]
     name = str(settings.get("measure", Measure.EXPECTED_SHORTFALL))
     multiplier, floor = float(settings.get("multiplier", 1.0)), float(settings.get("floor", 0.0))
@@ -128,7 +132,7 @@ def _steps(account: Account, settings: Mapping[str, Any]) -> list[str]:
     lines += [*_table(rows, "<><"), _check("initial margin in the table", multiplier * floored, initial)]
     if isolated > 0:
         lines.append(
-            f"Each position alone would need {fixed(isolated, 2)} in sum: "
+            f"Each position and balance alone would need {fixed(isolated, 2)} in sum: "
             f"{percent(1 - initial / isolated)} less is due to diversification."
         )
     return lines
@@ -139,7 +143,7 @@ def _components(account: Account) -> list[str]:
         return []
     es = float(account.margin["expected_shortfall"])
     lines = [*_title("Components of the expected shortfall, by position"), "Positive adds to the margin.", ""]
-    rows = [("instrument", "quantity", "component", "std error", "share")]
+    rows: list[tuple[str, ...]] = [("instrument", "quantity", "component", "std error", "share")]
     for c in account.components:
         rows.append((c.name, significant(c.quantity, 6), *_amounts(c, es, error=True)))
     lines += [*_table(rows, "<>>>>"), ""]
@@ -159,7 +163,7 @@ def _amounts(c: Component, es: float, *, error: bool = False) -> tuple[str, ...]
 
 
 def _causes(account: Account) -> list[str]:
-    if not account.components:
+    if not account.components or not account.is_split:
         return []
     total, es = account.total, float(account.margin["expected_shortfall"])
     causes = (("spot moves", total.spot), ("vol moves", total.vol), ("time passing", total.time))
@@ -171,15 +175,15 @@ def _causes(account: Account) -> list[str]:
 def _gradients(account: Account) -> list[str]:
     if not account.gradients:
         return []
-    es = float(account.margin["expected_shortfall"])
+    initial = float(account.margin["initial_margin"])
     rows = []
     for g in account.gradients:
         verb = "rises" if g.effect > 0 else "falls" if g.effect < 0 else "changes"
-        share = f"({percent(g.effect / es, 2, sign=True)})" if es > 0 else ""
-        change = f"ES {verb} by {money(abs(g.effect))}"
+        share = f"({percent(g.effect / initial, 2, sign=True)})" if initial > 0 else ""
+        change = f"margin {verb} by {money(abs(g.effect))}"
         rows.append((f"if {g.move},", change, f"± {money(Z_95 * g.effect_error)}", share,
                      f"{g.greek} {significant(g.value, 5)} {g.unit}"))  # fmt: skip
-    text = "To first order, all else equal; ± is a 95 % interval."
+    text = "Change of the initial margin to first order, all else equal; ± is a 95 % interval."
     return [*_title("What would change it"), text, "", *_table(rows, "<<<><")]
 
 
@@ -227,8 +231,6 @@ def _table(rows: Iterable[Sequence[str]], align: str) -> list[str]:
     found = list(rows)
     widths = [max(map(len, cells)) for cells in zip(*found, strict=True)]
     return [
-        "  ".join(
-            f"{cell:{side}{width}}" for cell, side, width in zip(row, align, widths, strict=True)
-        ).rstrip()
+        "  ".join(f"{cell:{side}{width}}" for cell, side, width in zip(row, align, widths, strict=True)).rstrip()
         for row in found
     ]

@@ -64,14 +64,10 @@ def loss_distribution(
         tail = np.where(edges[:-1] >= value_at_risk, share, 0.0)
         floor = least / 2
         for height, colour in ((share - tail, PALE_BLUE), (tail, ORANGE)):
-            axes.stairs(
-                np.maximum(height, floor), edges, baseline=floor, fill=True, color=colour, linewidth=0
-            )
+            axes.stairs(np.maximum(height, floor), edges, baseline=floor, fill=True, color=colour, linewidth=0)
         axes.set_yscale("log")
         axes.set_ylim(floor, 4 * max(share.max(initial=0.0), 2 * floor))
-        axes.yaxis.set_major_formatter(
-            lambda y, _: percent(y, max(0, int(-np.floor(np.log10(100 * y) + 1e-9))))
-        )
+        axes.yaxis.set_major_formatter(lambda y, _: percent(y, max(0, int(-np.floor(np.log10(100 * y) + 1e-9)))))
         axes.xaxis.set_major_formatter(_amount)
         marks = ((value_at_risk, "VaR", "right", "--"), (expected_shortfall, "ES", "left", "-"))
         for x, label, side, dashes in marks:
@@ -93,17 +89,13 @@ def convergence(detail: AccountDetail, *, name: str, currency: str) -> str:
         figure, axes = _axes(6.2, 3.2)
         n = np.asarray(detail.path_counts, float)
         es, error = np.asarray(detail.expected_shortfall, float), np.asarray(detail.standard_error, float)
-        axes.fill_between(
-            n, es - Z_95 * error, es + Z_95 * error, color=PALE_BLUE, linewidth=0, label="95 % interval"
-        )
+        axes.fill_between(n, es - Z_95 * error, es + Z_95 * error, color=PALE_BLUE, linewidth=0, label="95 % interval")
         axes.plot(n, es, color=BLUE, linewidth=1.8, marker="o", markersize=3.5, label="expected shortfall")
         if len(es):
             axes.axhline(es[-1], color=INK, linewidth=0.9, linestyle="--")
             axes.set_xscale("log")
             span = n[-1] / n[0]
-            ticks = n[-1] / 2.0 ** np.arange(
-                0, np.log2(span) + 1e-9, max(1.0, np.ceil(np.log2(max(span, 2)) / 6))
-            )
+            ticks = n[-1] / 2.0 ** np.arange(0, np.log2(span) + 1e-9, max(1.0, np.ceil(np.log2(max(span, 2)) / 6)))
             axes.xaxis.set_major_locator(FixedLocator(list(ticks[::-1])))
             axes.xaxis.set_minor_locator(NullLocator())
         axes.xaxis.set_major_formatter(lambda x, _: fixed(x) if x < 1e5 else compact(x))
@@ -114,9 +106,7 @@ def convergence(detail: AccountDetail, *, name: str, currency: str) -> str:
         return _svg(figure, name, "Expected shortfall against the number of scenarios")
 
 
-def margin_against_isolated(
-    isolated: np.ndarray, margin: np.ndarray, status: np.ndarray, *, currency: str
-) -> str:
+def margin_against_isolated(isolated: np.ndarray, margin: np.ndarray, status: np.ndarray, *, currency: str) -> str:
     """All accounts, margin of the portfolio against the sum of its positions' own margins, log–log."""
     with _style():
         figure, axes = _axes(8.0, 4.8)
@@ -165,9 +155,7 @@ def _cells(axes: Any, x: np.ndarray, y: np.ndarray, low: float, high: float) -> 
     pale, dark = np.array([0.82, 0.88, 0.93]), np.array([0.10, 0.28, 0.42])
     colours = [tuple(c) for c in pale + depth[:, None] * (dark - pale)]
     axes.add_collection(
-        PolyCollection(
-            list(shapes), facecolors=colours, edgecolors="none", label="accounts, darker: more of them"
-        )
+        PolyCollection(list(shapes), facecolors=colours, edgecolors="none", label="accounts, darker: more of them")
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import Any
 
 THIN = "\u202f"
@@ -32,9 +33,7 @@ def significant(value: Any, digits: int = 4, *, sign: bool = False) -> str:
     if x == 0:
         return "0"
     if not 1e-6 <= abs(x) < 1e15:
-        return (
-            f"{x:+.{digits - 1}e}".replace("-", MINUS) if sign else f"{x:.{digits - 1}e}".replace("-", MINUS)
-        )
+        return f"{x:+.{digits - 1}e}".replace("-", MINUS) if sign else f"{x:.{digits - 1}e}".replace("-", MINUS)
     decimals = max(0, digits - 1 - math.floor(math.log10(abs(x))))
     text = fixed(x, decimals, sign=sign)
     return text.rstrip("0").rstrip(".") if "." in text else text
@@ -78,6 +77,12 @@ def move(log_change: Any, decimals: int = 1) -> str:
         return percent(math.expm1(float(log_change)), decimals, sign=True)
     except OverflowError:
         return ABSENT
+
+
+def moment(text: Any) -> str:
+    """An RFC 3339 time in UTC as people write it: `2024-06-10 08:00:00 UTC`; anything else as it is."""
+    found = re.fullmatch(r"(\d{4}-\d\d-\d\d)T(\d\d:\d\d(?::\d\d(?:\.\d+)?)?)(?:Z|\+00:00)", str(text))
+    return f"{found[1]} {found[2]} UTC" if found else str(text)
 
 
 def horizon(text: Any) -> str:

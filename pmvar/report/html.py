@@ -25,10 +25,8 @@ def render(result: MarginResult) -> str:
     from markupsafe import Markup
 
     # A str from a table is escaped; only our own style sheet and figures are marked as safe.
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    for name in ("fixed", "significant", "money", "compact", "percent", "level", "move", "horizon"):
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    for name in ("fixed", "significant", "money", "compact", "percent", "level", "move", "moment", "horizon"):
         environment.filters[name] = getattr(format, name)
     environment.filters["safe_figure"] = Markup
     folder = resources.files("pmvar.report")
@@ -42,12 +40,11 @@ def _context(result: MarginResult) -> dict[str, Any]:
     model = settings.get("model", {})
     currency = str(settings.get("base_currency", ""))
     spots = settings.get("spots", {})
-    accounts: list[Account] = [
-        build_account(result.tables, d.account_id, spots=spots) for d in result.details
-    ]
+    accounts: list[Account] = [build_account(result.tables, d.account_id, spots=spots) for d in result.details]
     return {
         "settings": settings,
         "currency": currency,
+        "z_95": format.Z_95,
         "model": model,
         "origin": summary.origin(model),
         "notes": result.notes,

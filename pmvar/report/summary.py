@@ -83,13 +83,10 @@ def ranking(margins: Columns, count: int = RANKED) -> list[dict[str, Any]]:
     initial = amounts(margins, "initial_margin")
     chosen = np.argsort(-np.nan_to_num(initial, nan=-np.inf), kind="stable")[:count]
     rows = [_row(margins, int(i)) for i in chosen]
-    widest = max(
-        (x for row in rows for x in (row["initial_margin"], row["isolated_margin"]) if x > 0), default=1.0
-    )
+    widest = max((x for row in rows for x in (row["initial_margin"], row["isolated_margin"]) if x > 0), default=1.0)
     for row in rows:
         row["bar"], row["ghost"] = (
-            100 * max(0.0, float(np.nan_to_num(row[name]))) / widest
-            for name in ("initial_margin", "isolated_margin")
+            100 * max(0.0, float(np.nan_to_num(row[name]))) / widest for name in ("initial_margin", "isolated_margin")
         )
     return rows
 
@@ -160,15 +157,7 @@ def origin(model: Mapping[str, Any]) -> str:
     sources = [f.get("source", "") for f in model.get("factors", ()) if isinstance(f, Mapping)]
     sources = [str(s) for s in sources if s] or [source_text(model.get("source", ""))]
     assumed = ["assumed" in s for s in sources]
-    return (
-        "assumed"
-        if all(assumed)
-        else "partly assumed"
-        if any(assumed)
-        else "calibrated"
-        if any(sources)
-        else ""
-    )
+    return "assumed" if all(assumed) else "partly assumed" if any(assumed) else "calibrated" if any(sources) else ""
 
 
 def flatten(settings: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
