@@ -33,3 +33,14 @@ def expiry_label(expiry: float) -> str:
     """`5JUN26`, the day of `expiry` (epoch seconds, UTC) as coin venues name instruments."""
     day = datetime.fromtimestamp(expiry, UTC)
     return f"{day.day}{MONTHS[day.month - 1]}{day:%y}"
+
+
+def book_head(as_of: float) -> dict[str, Any]:
+    """`book.toml` of a new book in USD, every setting that a user may want to change written out."""
+    return {
+        "as_of": as_of,
+        "base_currency": "USD",
+        "surface": "raw",
+        "run": {"horizon": "2d", "level": 0.99, "scenarios": 65_536, "seed": 1},
+        "margin": {"measure": "expected_shortfall", "multiplier": 1.0, "floor": 0.0, "maintenance_ratio": 0.8},
+    }

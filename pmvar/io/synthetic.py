@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Float
 
 from pmvar.calibration.assumed import VOL_TENOR, assumed_model
-from pmvar.io.import_summary import ImportSummary, columns, expiry_label
+from pmvar.io.import_summary import ImportSummary, book_head, columns, expiry_label
 from pmvar.io.populate import populate
 from pmvar.io.times import parse_time
 from pmvar.io.write_book import write_book
@@ -24,12 +24,7 @@ from pmvar.kernels.black import black
 from pmvar.types import DAY, SECONDS_PER_YEAR, FactorKind, Kind, PutCall, Settlement, factor_name
 
 COMMENT = "A synthetic book, for demonstrations and tests: neither prices nor accounts were ever real."
-HEAD = {"as_of": "2026-06-01T12:00:00Z", "base_currency": "USD", "surface": "raw"} | {
-    "run": {"horizon": "2d", "level": 0.99, "scenarios": 65_536, "seed": 1},
-    "margin": {"measure": "expected_shortfall", "multiplier": 1.0, "floor": 0.0, "maintenance_ratio": 0.8},
-}
-"""Of book.toml."""
-AS_OF = str(HEAD["as_of"])
+AS_OF = "2026-06-01T12:00:00Z"
 EXPIRIES = ("2026-06-05", "2026-06-12", "2026-06-26", "2026-07-31", "2026-09-25", "2026-12-25")
 """Of the coins, at 08:00 UTC; the index has those from the third on, at 20:00 UTC."""
 FUTURES = ("2026-06-26", "2026-09-25", "2026-12-25")
@@ -124,7 +119,7 @@ def synthetic_book(path: str | Path, *, n_accounts: int = 1000, seed: int = 7) -
     month = VOL_TENOR * DAY / SECONDS_PER_YEAR
     atm = np.array([ssvi_vol(np.zeros(1), year=month, listing=x)[0] for x in LISTINGS])
     model = assumed_model([x.name for x in LISTINGS], atm, as_of=as_of, pegged=["USDC"])
-    write_book(path, book_toml=HEAD, tables={name: columns(r) for name, r in rows.items()}, model=model)
+    write_book(path, book_toml=book_head(as_of), tables={name: columns(r) for name, r in rows.items()}, model=model)
     filled = populate(path, n_accounts=n_accounts, seed=seed, comment=COMMENT)
     counts = {name.removeprefix("market/"): len(r) for name, r in rows.items()}
     return ImportSummary(filled.path, {**counts, **filled.counts}, (COMMENT, *filled.notes))
