@@ -89,7 +89,8 @@ def _bars(
     values: list[tuple[str, float]], whole: float, *, more: tuple[Component, ...] = (), noun: str = ""
 ) -> list[dict[str, Any]]:
     """Bars about a common zero: left and width in % of the axis, share of `whole` as a fraction."""
-    rows = list(values)
+    # A balance in base currency loses nothing: it is no part of anything.
+    rows = [(name, value) for name, value in values if value] or list(values)
     if more:
         rows.append((f"{fixed(len(more))} more {noun}", sum(c.expected_shortfall for c in more)))
     low = min([0.0, *(v for _, v in rows)])

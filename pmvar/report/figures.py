@@ -52,6 +52,8 @@ def loss_distribution(
 ) -> str:
     """Histogram of the account's loss on a log axis, its tail shaded, with VaR and ES marked."""
     with _style():
+        from matplotlib.ticker import MaxNLocator
+
         figure, axes = _axes(6.2, 3.2)
         edges, count = np.asarray(detail.histogram_edges, float), np.asarray(detail.histogram_count, float)
         total = count.sum()
@@ -68,6 +70,7 @@ def loss_distribution(
         axes.set_yscale("log")
         axes.set_ylim(floor, 4 * max(share.max(initial=0.0), 2 * floor))
         axes.yaxis.set_major_formatter(lambda y, _: percent(y, max(0, int(-np.floor(np.log10(100 * y) + 1e-9)))))
+        axes.xaxis.set_major_locator(MaxNLocator(6))
         axes.xaxis.set_major_formatter(_amount)
         marks = ((value_at_risk, "VaR", "right", "--"), (expected_shortfall, "ES", "left", "-"))
         for x, label, side, dashes in marks:

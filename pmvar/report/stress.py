@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from pmvar.report.account import Account
 
-WIDEST = 8
+WIDEST = 10
 """Scenarios that fit a printed page side by side; a longer list runs down the page, accounts across."""
 FULL_SHADE = 0.55
 """Opacity where a loss equals the initial margin: dark text stays readable on it."""
