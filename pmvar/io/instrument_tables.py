@@ -78,15 +78,12 @@ def check_curves(table: Table, market: MarketSnapshot, *, problems: Problems) ->
     linear = option & (table["settlement"] == Settlement.LINEAR)
     underlying = table["underlying"]
 
-    def out_of_use(kind: FactorKind) -> list[str]:
-        return [
-            name.rpartition(":")[0] for name in market.quarantined if name == factor_name(name.rpartition(":")[0], kind)
-        ]
-
-    excused = out_of_use(FactorKind.SPOT)
+    # What is quarantined or rejected already has no curve, and is not to be mentioned twice.
+    excused = [name for name, price in zip(market.asset, market.spot.tolist(), strict=True) if price <= 0]
+    no_quotes = [name for name in set(underlying.tolist()) if factor_name(name, FactorKind.VOL) in market.quarantined]
     # A surface is built on forwards: where these are missing, that is the one thing to say.
     no_forward = ~np.isin(underlying.astype(str), [*market.forwards, *excused])
-    no_vol = ~np.isin(underlying.astype(str), [*market.vols, *excused, *out_of_use(FactorKind.VOL)])
+    no_vol = ~np.isin(underlying.astype(str), [*market.vols, *excused, *no_quotes])
     for mask, column, rule, fix in (
         (
             live & no_forward,

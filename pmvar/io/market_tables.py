@@ -33,11 +33,12 @@ class Notes:
 
 
 def groups(table: Table, column: str) -> dict[str, np.ndarray]:
-    """Value of a text column -> indices of its rows, in order."""
+    """Value of a text column -> indices of its rows; values sorted, so that the order of rows cannot
+    matter."""
     code = table.codes[column]
     order = np.argsort(code, kind="stable")
     parts = np.split(order, np.flatnonzero(np.diff(code[order])) + 1) if len(order) else []
-    return {str(table[column][part[0]]): part for part in parts}
+    return dict(sorted((str(table[column][part[0]]), part) for part in parts))
 
 
 def check_dates(table: Table, head: BookHead, *, problems: Problems) -> None:
@@ -120,7 +121,6 @@ def _surfaces(
             first = int(vols.row[rows[0]])
             where = {"file": vols.file, "row": first, "column": "implied_vol", "value": f"{vol[0]:g}"}
             problems.add(Problem(rule, PERCENT_FIX, **where))
-            continue
         zero = rows[vol == 0]
         if len(zero):
             reason = f"vol is 0 at strike {vols['strike'][zero[0]]:g} ({vols.file}:{vols.row[zero[0]]})"

@@ -306,8 +306,8 @@ def _build(
         for mask, rule, fix in faults:
             at = np.flatnonzero(mask)
             if len(at):
-                values = [cells[int(i)].as_py() for i in at[:SHOWN]]
-                shown = ["" if value is None else value for value in values]
+                values = (cells[int(i)].as_py() for i in at[:SHOWN])
+                shown = ["" if value is None else str(value)[:100] for value in values]
                 problems.rows(file=file, rows=row[at], column=column.name, values=shown, rule=rule, fix=fix)
                 bad |= mask
     result = Table(file, columns, codes, row)
@@ -365,7 +365,8 @@ def read_stream(schema: Schema, stream: Any, *, source: Source, problems: Proble
 def parse_csv(schema: Schema, content: bytes, *, file: str, problems: Problems) -> Table | None:
     """The table in the bytes of a CSV file; what is wrong with its rows goes to `problems`.
 
-    Raises InputError where the bytes cannot be read as a table, SecurityError for input that looks like an attack.
+    Raises InputError where the bytes cannot be read as a table, SecurityError for input that looks like an
+    attack.
     """
     found = len(problems)
     table, row = read_csv(content, file=file, problems=problems)
