@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import repeat
 
 import numpy as np
 from scipy import sparse
@@ -45,6 +46,12 @@ class Portfolio:
         )
 
 
+def _positions_in(names: list[str], values: np.ndarray) -> np.ndarray:
+    """Index in `names` of each of `values`, −1 where it is not there."""
+    index = {name: i for i, name in enumerate(names)}
+    return np.fromiter(map(index.get, values.tolist(), repeat(-1)), np.int64, len(values))
+
+
 def build_portfolio(
     instruments: Instruments,
     *,
@@ -72,25 +79,25 @@ def build_portfolio(
     held = instruments.take(instruments.kind != Kind.CASH)
     table = held.join(cash(np.unique(balance_asset.astype(str)).astype(object)))
     table = table.take(np.argsort(table.instrument_id.astype(str), kind="stable"))
-    names, row = np.unique(account.astype(str), return_inverse=True)
-    ids = table.instrument_id.astype(str)
-    column = np.searchsorted(ids, instrument.astype(str)) if len(ids) else np.zeros(len(instrument), int)
-    known = np.zeros(len(instrument), bool)
-    inside = column < len(ids)
-    known[inside] = ids[column[inside]] == instrument.astype(str)[inside]
+    # Dictionaries: sorting millions of strings costs several times as much.
+    names = sorted(set(account.tolist()))
+    row = _positions_in(names, account)
+    column = _positions_in(table.instrument_id.tolist(), instrument)
+    known = column >= 0
 
     unknown: dict[str, list[tuple[str, float]]] = {}
     for i in np.flatnonzero(~known):
         unknown.setdefault(str(account[i]), []).append((str(instrument[i]), float(quantity[i])))
     # Sums of duplicates run in the order of value, so that the order of rows cannot reach the last bit.
-    order = np.lexsort((quantity[known], column[known], row[known]))
-    matrix = sparse.coo_array(
-        (quantity[known][order], (row[known][order], column[known][order])), shape=(len(names), len(table))
-    ).tocsr()
+    row, column, quantity = row[known], column[known], quantity[known]
+    if np.any(np.diff(np.sort(row * len(table) + column)) == 0):
+        order = np.lexsort((quantity, column, row))
+        row, column, quantity = row[order], column[order], quantity[order]
+    matrix = sparse.coo_array((quantity, (row, column)), shape=(len(names), len(table))).tocsr()
     matrix.eliminate_zeros()
     matrix.sort_indices()
     return Portfolio(
-        names.astype(object),
+        np.array(names, dtype=object),
         table,
         matrix,
         {a: f"unknown instrument {p[0][0]}" for a, p in unknown.items()},
