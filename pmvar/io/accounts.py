@@ -1,7 +1,7 @@
 """Generated accounts: positions and balances of named classes over any book, for demonstrations and tests.
 
 Classes, by the first part of the account id:
-`MM` market makers: long and short in most options of half the underlyings or more, hedged to no delta;
+`MM` market makers: long and short in many options of half the underlyings or more, hedged to no delta;
 `HEDGE` hedgers: a holding, most of it sold forward, and protective puts;
 `DIR` directional: a few futures and bought options, all one way;
 `SHORTVOL` sellers of strangles, about half of them hedged to no delta.
@@ -32,6 +32,8 @@ COVER = 2.2
 """Median of collateral over worst loss, which is log-normal."""
 COVER_SPREAD = 0.55
 """Standard deviation of its logarithm."""
+MOST_QUOTED = 500
+"""Options of one underlying that a market maker holds at most."""
 SMALLEST_BALANCE = 1_000.0
 """In base currency, held even where nothing is needed."""
 
@@ -74,7 +76,7 @@ def generate_accounts(
             account = f"{label}-{i + 1:04d}"
             rng = np.random.default_rng([seed, number, i])
             held, coin = _BUILDERS[label](rng, universe, value)
-            quantity = _rounded(held, instruments)
+            quantity = _in_lots(held, value)
             used = np.flatnonzero(quantity)
             position.extend((account, str(instruments.instrument_id[j]), float(quantity[j])) for j in used)
             worst = max(0.0, float(-(quantity @ value.moved).min()))
@@ -124,6 +126,12 @@ def _universe(
     return found
 
 
+def _in_lots(held: np.ndarray, value: Values) -> np.ndarray:
+    """Whole lots, at least one of whatever is held."""
+    lots = np.sign(held) * np.maximum(np.round(np.abs(held) / value.lot), 1.0)
+    return np.round(lots * value.lot, 1)
+
+
 def _hedge(held: np.ndarray, target: _Underlying, value: Values, *, delta: float) -> None:
     """Add the linear legs of `target` that bring its delta, now `delta` in base currency, to zero."""
     per_unit = sum(sign * value.delta[j] for j, sign in target.linear)
@@ -141,9 +149,11 @@ def _market_maker(rng: np.random.Generator, universe: list[_Underlying], value: 
     size = _size(rng, "MM")
     n = int(rng.integers((len(universe) + 1) // 2, len(universe) + 1))
     for i in rng.choice(len(universe), size=n, replace=False):
-        quoted = universe[i].options[rng.random(len(universe[i].options)) < rng.uniform(0.5, 0.95)]
+        share = int(np.ceil(len(universe[i].options) * rng.uniform(0.5, 0.95)))
+        quoted = np.sort(rng.choice(universe[i].options, size=min(share, MOST_QUOTED), replace=False))
         # Half of the flow comes back: what is kept is centred a little short, as makers are.
         held[quoted] = size * (rng.standard_normal(len(quoted)) - 0.1) / value.notional[quoted]
+        held[quoted] = _in_lots(held, value)[quoted]
         _hedge(held, universe[i], value, delta=float(held[quoted] @ value.delta[quoted]))
     return held, {}
 
@@ -183,18 +193,12 @@ def _short_vol(rng: np.random.Generator, universe: list[_Underlying], value: Val
         for j in rng.choice(near, size=min(int(rng.integers(1, 6)), len(near)), replace=False):
             held[j] -= _size(rng, "SHORTVOL") / value.notional[j]
     if rng.random() < 0.5:
+        held = _in_lots(held, value)
         _hedge(held, target, value, delta=float(held @ value.delta))
     return held, {}
 
 
 _BUILDERS = {"MM": _market_maker, "HEDGE": _hedger, "DIR": _directional, "SHORTVOL": _short_vol}
-
-
-def _rounded(held: np.ndarray, instruments: Instruments) -> np.ndarray:
-    """Whole contracts; tenths where a contract is one coin or less."""
-    tenths = (instruments.contract_size <= 1) & (instruments.kind == Kind.OPTION)
-    lot = np.where(tenths, 0.1, 1.0)
-    return np.round(np.round(held / lot) * lot, 1)
 
 
 def _collateral(market: MarketSnapshot, asset: str) -> float:

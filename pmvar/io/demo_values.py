@@ -39,6 +39,8 @@ class Values:
     """−1 for puts, 1 for everything else."""
     unit: Mapping[str, float]
     """Price of one unit of each underlying."""
+    lot: Float[np.ndarray, "instrument"]
+    """Smallest quantity traded: a tenth of an option of one coin or less, else one."""
     notional: Float[np.ndarray, "instrument"]
     now: Float[np.ndarray, "instrument"]
     """Value of what is carried at value; 0 for futures and perpetuals."""
@@ -105,6 +107,7 @@ def values(instruments: Instruments, market: MarketSnapshot) -> Values:
         year,
         sign,
         {str(name): market.base_price(str(name)) for name in set(instruments.underlying[alive].tolist())},
+        lot=np.where(is_option & (size <= 1), 0.1, 1.0),
         notional=np.where(alive, size * per_unit, 0.0),
         now=np.where(is_option, now, 0.0),
         delta=(value(1.005 * one, 1.0) - value(0.995 * one, 1.0)) / 0.01,
