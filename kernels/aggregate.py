@@ -8,8 +8,11 @@ from jaxtyping import Array, Float, Int
 LANES = 8
 """Positions added per call; accounts with more loop over calls, so that bits do not depend on the size bucket."""
 
-ACCOUNT_BLOCK = 512
-"""Accounts in one call: the canonical height of the kernel."""
+ACCOUNT_HEIGHTS = (32, 128, 512)
+"""Accounts in one call: the canonical heights of the kernel."""
+
+ACCOUNT_BLOCK = ACCOUNT_HEIGHTS[-1]
+"""Most accounts in one call."""
 
 
 @jax.jit

@@ -1,8 +1,8 @@
-"""A smile under scenarios as a matrix product: vol[instrument, scenario] = table[instrument, node] · hat[node, scenario].
+"""A smile under scenarios as a matrix product: vol[option, scenario] = table[option, node] · hat[node, scenario].
 
-All options of one expiry see the same move r of their log-forward, so each tabulates its volatility at a few fixed moves
+All options on one underlying see the same move x of its log price, so each tabulates its volatility at a few fixed moves
 and the interpolation weights (hat functions, two non-zero per scenario) are shared. A product instead of a gather keeps
-the kernel free of indices: exact at the nodes, differentiable, and as fast on a GPU as on a CPU.
+the kernel free of indices: differentiable, and as fast on a GPU as on a CPU.
 """
 
 from __future__ import annotations
@@ -13,19 +13,21 @@ from jaxtyping import Array, Float
 
 
 def _nodes() -> np.ndarray:
-    """Log-forward moves: 0 and ± a sinh-spaced grid, .004 apart at the centre, to −3 (−95%) and +3 (×20)."""
+    """Moves of the log price: 0 and ± a sinh-spaced grid, .004 apart at the centre, to −3 (−95%) and +3 (×20)."""
     half = np.sinh(np.linspace(0.0, 6.0, 25)) / np.sinh(6.0) * 3.0
     return np.concatenate([-half[:0:-1], half])
 
 
-NODES: Float[np.ndarray, "node"] = _nodes()
+NODES: Float[np.ndarray, " node"] = _nodes()
 
 
-def hats(move: Float[Array, "*batch"], nodes: Float[Array, "node"]) -> Float[Array, "*batch node"]:
-    """Linear interpolation weights of `move` over increasing `nodes`; they sum to 1, flat beyond the outermost."""
-    x = jnp.clip(move, nodes[0], nodes[-1])[..., None]
-    gap = jnp.diff(nodes)
+def hats(move: Float[Array, "*batch scenario"]) -> Float[Array, "*batch node scenario"]:
+    """Linear interpolation weights of `move` over `NODES`; they sum to 1, and beyond the outermost node are flat."""
+    nodes = jnp.asarray(NODES, move.dtype)[:, None]
+    x = jnp.clip(move, nodes[0], nodes[-1])[..., None, :]
+    gap = jnp.diff(nodes, axis=0)
     one = jnp.ones_like(nodes[:1])
     rise = (x - jnp.concatenate([nodes[:1] - 1, nodes[:-1]])) / jnp.concatenate([one, gap])
     fall = (jnp.concatenate([nodes[1:], nodes[-1:] + 1]) - x) / jnp.concatenate([gap, one])
     return jnp.maximum(jnp.minimum(rise, fall), 0.0)
+

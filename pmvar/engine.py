@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
+from datetime import UTC, datetime
 from typing import Any
 
 import jax
@@ -13,12 +12,11 @@ import numpy as np
 
 from pmvar.methods.standard import standard_margin
 from pmvar.portfolio import Portfolio
-from pmvar.report.html import render
+from pmvar.report.margin_report import MarginReport
 from pmvar.risk.accounts import account_blocks
 from pmvar.risk.detail import account_details
 from pmvar.risk.gradient import BlockGradient, MarketFactors, gradients, market_factors
 from pmvar.risk.measure import BlockMeasure, isolated_measure, measure_block
-from pmvar.risk.result import MarginResult
 from pmvar.risk.rules import MarginRules
 from pmvar.risk.tables import component_table, greek_table, margin_table, shock_table, stress_table, worst_table
 from pmvar.scenarios.scenario_set import ScenarioSet
@@ -32,20 +30,6 @@ Progress = Callable[[str, int, int], None]
 
 def _quiet(stage: str, done: int, total: int) -> None:
     pass
-
-
-@dataclass(frozen=True)
-class MarginReport(MarginResult):
-    """All that a run found out; `write` publishes it."""
-
-    inputs: Mapping[str, str] = field(default_factory=dict)
-    """Relative path -> sha256 of what the run was made from, for the manifest."""
-
-    def write(self, path: str | Path, *, inputs: Mapping[str, str] | None = None, table_format: str = "parquet") -> None:
-        """Publish tables, manifest and report.html as the folder `path`, all or nothing."""
-        from pmvar.io.run import write_run
-
-        write_run(path, self, report_html=render(self), inputs=inputs or self.inputs, table_format=table_format)
 
 
 def margin_report(
@@ -179,8 +163,9 @@ def _stress(
 
 def _settings(pnl: ProfitAndLoss, rules: MarginRules) -> dict[str, Any]:
     return {
-        "as_of": pnl.market.as_of,
+        "as_of": datetime.fromtimestamp(pnl.market.as_of, UTC).isoformat().replace("+00:00", "Z"),
         "base_currency": pnl.market.base_currency,
+        "spots": dict(zip(pnl.market.asset, pnl.market.spot.tolist(), strict=True)),
         "level": rules.level,
         "measure": str(rules.measure),
         "multiplier": rules.multiplier,

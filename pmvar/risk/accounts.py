@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import groupby
 
 import jax.numpy as jnp
 import numpy as np
@@ -12,7 +13,7 @@ from jaxtyping import Float, Int
 from scipy import sparse
 
 from pmvar.errors import NumericsError
-from pmvar.kernels.aggregate import ACCOUNT_BLOCK, LANES, add_positions
+from pmvar.kernels.aggregate import ACCOUNT_BLOCK, ACCOUNT_HEIGHTS, LANES, add_positions
 from pmvar.risk.tail import largest, n_kept
 from pmvar.types import PATH_TILE
 from pmvar.valuation.store import TileStore
@@ -42,33 +43,41 @@ class AccountBlock:
 
 
 def account_blocks(
-    quantity: sparse.csr_array, accounts: Int[np.ndarray, " account"], *, height: int = ACCOUNT_BLOCK
+    quantity: sparse.csr_array, accounts: Int[np.ndarray, " account"]
 ) -> Iterator[AccountBlock]:
     """The given rows of a positions matrix in blocks, accounts with few positions first."""
     count = np.diff(quantity.indptr)
     ordered = accounts[np.argsort(count[accounts], kind="stable")]
-    for start in range(0, len(ordered), height):
-        chosen = ordered[start : start + height]
-        width = max(LANES, int(-(-count[chosen].max() // LANES) * LANES))
-        filled = np.arange(width) < count[chosen, None]
-        instrument = np.zeros((len(chosen), width), dtype=np.int64)
-        amount = np.zeros((len(chosen), width))
-        entries = np.concatenate([np.arange(quantity.indptr[a], quantity.indptr[a + 1]) for a in chosen])
-        instrument[filled] = quantity.indices[entries]
-        amount[filled] = quantity.data[entries]
-        yield AccountBlock(chosen, instrument, amount, count[chosen])
+    # Accounts of one block have up to twice as many positions as each other: 8, 16, 32, …
+    bucket = np.ceil(np.log2(np.maximum(count[ordered], LANES) / LANES))
+    for _, members in groupby(zip(bucket, ordered, strict=True), key=lambda pair: pair[0]):
+        same = np.array([account for _, account in members])
+        for start in range(0, len(same), ACCOUNT_BLOCK):
+            yield _block(quantity, same[start : start + ACCOUNT_BLOCK], count)
+
+
+def _block(quantity: sparse.csr_array, chosen: np.ndarray, count: np.ndarray) -> AccountBlock:
+    width = max(LANES, int(-(-count[chosen].max() // LANES) * LANES))
+    filled = np.arange(width) < count[chosen, None]
+    instrument = np.zeros((len(chosen), width), dtype=np.int64)
+    amount = np.zeros((len(chosen), width))
+    entries = np.concatenate([np.arange(quantity.indptr[a], quantity.indptr[a + 1]) for a in chosen])
+    instrument[filled] = quantity.indices[entries]
+    amount[filled] = quantity.data[entries]
+    return AccountBlock(chosen, instrument, amount, count[chosen])
 
 
 def block_loss(block: AccountBlock, store: TileStore) -> Float[np.ndarray, "account scenario"]:
     """Losses of a block under every scenario, in the store's precision; positions add up in instrument order."""
     n = len(block.account)
-    pad = ((0, ACCOUNT_BLOCK - n), (0, 0))
+    height = next(h for h in ACCOUNT_HEIGHTS if h >= n)
+    pad = ((0, height - n), (0, 0))
     row = np.pad(store.pnl.row[block.instrument], pad).astype(np.int32)
     quantity = np.pad(block.quantity, pad).astype(store.dtype)
     lanes = [slice(i, i + LANES) for i in range(0, row.shape[1], LANES)]
     chunks = [(jnp.asarray(row[:, s]), jnp.asarray(quantity[:, s])) for s in lanes]
     out = np.empty((n, store.n_scenarios), store.dtype)
-    zero = jnp.zeros((ACCOUNT_BLOCK, PATH_TILE), store.dtype)
+    zero = jnp.zeros((height, PATH_TILE), store.dtype)
     for i in range(store.n_tiles):
         tile, loss = store.device(i), zero
         for columns, amounts in chunks:

@@ -136,15 +136,19 @@ class _Accumulator:
         derivative = np.zeros((len(account), n_factors))
         pair = np.arange(len(account))
         for p in range(int(block.count.max(initial=0))):
-            quantity = -block.quantity[account, p]
-            row, instrument = self.row[account, p], block.instrument[account, p]
+            # Accounts stand in the order of their number of positions: those that have a p-th come last.
+            some = slice(int(np.searchsorted(block.count[account], p, side="right")), None)
+            who, quantity = account[some], -block.quantity[account[some], p]
+            instrument = block.instrument[who, p]
+            place = self.row[who, p].astype(np.int64) * PATH_TILE + column[some]
             for kind, tile in alone.items():
-                loss = tail_weight * quantity * tile[row, column]
-                self.alone[kind][:, p] += np.bincount(account, loss, minlength=n)
+                loss = tail_weight[some] * quantity * tile.take(place)
+                self.alone[kind][:, p] += np.bincount(who, loss, minlength=n)
             for slot in self.factors.slots:
                 reach = slot.per_unit[instrument]
                 if np.any(reach):
-                    derivative[pair, slot.factor[instrument]] += quantity * reach * slopes[slot.field][row, column]
+                    change = quantity * reach * slopes[slot.field].take(place)
+                    derivative[pair[some], slot.factor[instrument]] += change
 
         def summed(weights: np.ndarray, group: np.ndarray, size: int) -> np.ndarray:
             return sparse.csr_array((weights, (group, pair)), shape=(size, len(pair))) @ derivative

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -93,10 +97,23 @@ def simulate(
         vol_cap=model.vol_cap,
         bridge=bridge_at,
         provenance={
-            "model": model.model, "seed": seed, "n_scenarios": n_scenarios, "horizon": horizon, "drift": str(drift),
-            "sampling": str(sampling), "generator": "threefry2x32", "price_map": str(model.price_map),
+            "model": _description(model), "seed": seed, "n_scenarios": n_scenarios, "horizon": horizon, "drift": str(drift),
+            "sampling": str(sampling), "generator": "threefry2x32",
         },
     )  # fmt: skip
+
+
+def _description(model: ModelSpecification) -> dict[str, Any]:
+    """The model as a report shows it, JSON-ready."""
+    return {
+        "name": model.model,
+        "as_of": datetime.fromtimestamp(model.as_of, UTC).isoformat().replace("+00:00", "Z"),
+        "steps_per_year": model.steps_per_year,
+        "price_map": str(model.price_map),
+        "vol_cap": model.vol_cap,
+        "factors": [asdict(f) for f in model.factors],
+        "excluded": [dict(e) for e in model.excluded],
+    }
 
 
 def _growth(market: MarketSnapshot, underlying: str, time: float) -> float:

@@ -8,23 +8,18 @@ from typing import TypeVar
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float, Int
 
 from pmvar.kernels.delta_one import carried_pnl, margined_pnl
-from pmvar.kernels.european import Bump, EuropeanState, EuropeanTerms, european_value
-from pmvar.types import DAY, SECONDS_PER_YEAR
+from pmvar.kernels.european import Bump, EuropeanState, EuropeanTerms, european_value, smile_vol
+from pmvar.kernels.smile import hats
 from pmvar.valuation.world import World
-
 
 T = TypeVar("T", Bump, EuropeanTerms, EuropeanState)
 
 
 class Block(eqx.Module):
     """Instruments that one compiled kernel values together. Abstract; each product's is final."""
-
-    dtype: eqx.AbstractVar[jnp.dtype]
-    """Of the tile, float32 or float64; worlds and terms are float64."""
 
     @abstractmethod
     def pnl(self, world: World, bump: Bump) -> Float[Array, "instrument scenario"]:
@@ -34,77 +29,83 @@ class Block(eqx.Module):
 class CarriedBlock(Block):
     """Spot and cash."""
 
-    dtype: jnp.dtype = eqx.field(static=True)
     scale: Float[Array, " instrument"]
-    price_row: Int[Array, " instrument"]
-    settlement_row: Int[Array, " instrument"]
+    is_cash: Float[Array, " instrument"]
+    """1 for cash, whose price moves with its settlement currency already; else 0."""
+    slice_row: Int[Array, " instrument"]
+    base_row: Int[Array, " instrument"]
 
     def pnl(self, world: World, bump: Bump) -> Float[Array, "instrument scenario"]:
         """See the base."""
-        move, money = world.log_price[self.price_row], world.log_base[self.settlement_row]
-        return carried_pnl(
-            self.scale.astype(self.dtype), move.astype(self.dtype), money.astype(self.dtype), bump
-        )
+        dtype = world.log_base.dtype
+        own = (1 - self.is_cash).astype(dtype)[:, None]
+        move, money = own * world.log_forward[self.slice_row], world.log_base[self.base_row]
+        return carried_pnl(self.scale.astype(dtype), move, money, bump)
 
 
 class MarginedBlock(Block):
     """Futures and perpetuals, linear and inverse."""
 
-    dtype: jnp.dtype = eqx.field(static=True)
     scale: Float[Array, " instrument"]
     power: Float[Array, " instrument"]
     """+1 linear, −1 inverse."""
-    carry: Float[Array, " instrument"]
-    """ln of the forward move that a standing spot would make: F₁/F₀ = S₁/S₀·e^−carry."""
-    price_row: Int[Array, " instrument"]
-    settlement_row: Int[Array, " instrument"]
+    slice_row: Int[Array, " instrument"]
+    base_row: Int[Array, " instrument"]
 
     def pnl(self, world: World, bump: Bump) -> Float[Array, "instrument scenario"]:
         """See the base."""
-        move = world.log_price[self.price_row] - self.carry[:, None]
-        money = world.log_base[self.settlement_row]
-        return margined_pnl(
-            self.scale.astype(self.dtype), self.power.astype(self.dtype), move.astype(self.dtype),
-            money.astype(self.dtype), bump,
-        )  # fmt: skip
+        dtype = world.log_base.dtype
+        move, money = world.log_forward[self.slice_row], world.log_base[self.base_row]
+        return margined_pnl(self.scale.astype(dtype), self.power.astype(dtype), move, money, bump)
 
 
 class EuropeanBlock(Block):
-    """European options in slices that share expiry, underlying and settlement."""
+    """European options; those on one underlying stand together where they have a smile."""
 
-    dtype: jnp.dtype = eqx.field(static=True)
     terms: EuropeanTerms
-    time_today: Float[Array, " slice"]
+    vol_today: Float[Array, " option"]
+    vol_slope: Float[Array, " option"]
+    """Derivative of `vol_today` by the log forward, the smile held in moneyness."""
+    vol_at_node: Float[Array, "group option node"]
+    """Volatility after moves `NODES` of the log spot; a single node is a flat smile."""
+    time_today: Float[Array, " option"]
     """Years to expiry today."""
-    time_then: Float[Array, " slice"]
+    time_then: Float[Array, " option"]
     """Years to expiry at the horizon, 0 if settled before."""
-    log_discount_then: Float[Array, " slice"]
+    log_discount_then: Float[Array, " option"]
     """ln of the discount factor at the horizon over today's."""
-    carry: Float[Array, " slice"]
-    price_row: Int[Array, " slice"]
-    settlement_row: Int[Array, " slice"]
-    vol_row: Int[Array, " slice"]
-    term_scale: Float[Array, " slice"]
-    """(reference tenor / time to expiry)^exponent: what a slice makes of the shock of ln σ."""
-    vol_cap: float = eqx.field(static=True)
+    slice_row: Int[Array, " option"]
+    base_row: Int[Array, " option"]
+    spot_row: Int[Array, " group"]
+    """Slice of each group's spot."""
 
     def pnl(self, world: World, bump: Bump) -> Float[Array, "instrument scenario"]:
         """See the base."""
-        shock = world.log_vol[self.vol_row] * self.term_scale[:, None]
-        capped = shock if np.isinf(self.vol_cap) else self.vol_cap * jnp.tanh(shock / self.vol_cap)
+        dtype = world.log_base.dtype
+        # A bump of today's vols is scaled by the scenario like the vols themselves.
+        vol = self._vol(world, bump) * world.vol_multiplier[self.slice_row]
         then = EuropeanState(
-            world.log_price[self.price_row] - self.carry[:, None],
-            jnp.exp(capped),
-            world.log_base[self.settlement_row],
-            self.log_discount_then,
-            self.time_then,
+            world.log_forward[self.slice_row],
+            vol,
+            world.log_base[self.base_row],
+            self.log_discount_then.astype(dtype),
+            self.time_then.astype(dtype),
         )
-        still = jnp.zeros((len(self.carry), 1))
-        today = EuropeanState(still, still + 1, still, still[:, 0], self.time_today)
+        still = jnp.zeros((len(self.time_today), 1))
+        vol_today = (self.vol_today + self.vol_slope * bump.log_spot + bump.vol)[:, None]
+        today = EuropeanState(still, vol_today, still, still[:, 0], self.time_today)
         # Today's value is cheap, one column: float64 keeps its rounding out of every scenario.
-        before = european_value(self.terms, today, _cast(bump, jnp.float64)).astype(self.dtype)
-        after = european_value(_cast(self.terms, self.dtype), _cast(then, self.dtype), bump)
-        return (after - before).reshape(-1, after.shape[-1])
+        wide = _cast(bump, jnp.dtype(jnp.float64))
+        before = european_value(self.terms, today, wide).astype(dtype)
+        after = european_value(_cast(self.terms, dtype), then, bump)
+        return after - before
+
+    def _vol(self, world: World, bump: Bump) -> Float[Array, "option scenario"]:
+        dtype = world.log_base.dtype
+        table = self.vol_at_node.astype(dtype)
+        if table.shape[-1] == 1:
+            return table.reshape(-1, 1) + bump.vol
+        return smile_vol(table, hats(world.log_forward[self.spot_row] + bump.log_spot)) + bump.vol
 
 
 def _cast(tree: T, dtype: jnp.dtype) -> T:
@@ -118,20 +119,20 @@ def _no_bump(dtype: jnp.dtype) -> Bump:
 @eqx.filter_jit
 def block_pnl(block: Block, world: World) -> Float[Array, "instrument scenario"]:
     """P&L of a block per contract, in base currency."""
-    return block.pnl(world, _no_bump(block.dtype))
+    return block.pnl(world, _no_bump(world.log_base.dtype))
 
 
 @eqx.filter_jit
 def block_sensitivity(block: Block, world: World) -> Bump:
     """Derivatives of the P&L of a block by each field of `Bump`; each [instrument, scenario]."""
-    return jax.jacfwd(lambda bump: block.pnl(world, bump))(_no_bump(block.dtype))
+    none = _no_bump(world.log_base.dtype)
 
+    def along(name: str) -> Array:
+        # One direction at a time: what a direction does not touch is not differentiated.
+        def moved(x: Array) -> Array:
+            return block.pnl(world, none._replace(**{name: x}))
 
-def years(start: float, end: float) -> float:
-    """Act/365 years between two instants in epoch seconds, never negative."""
-    return max(end - start, 0.0) / SECONDS_PER_YEAR
+        zero = jnp.zeros((), world.log_base.dtype)
+        return jax.jvp(moved, (zero,), (jnp.ones_like(zero),))[1]
 
-
-def term_scale(tenor_days: float, exponent: float, seconds: float) -> float:
-    """(tenor/τ)^exponent, τ in seconds and at least a day: shorter options would move without bound."""
-    return (tenor_days * DAY / max(seconds, DAY)) ** exponent
+    return Bump(*(along(name) for name in Bump._fields))

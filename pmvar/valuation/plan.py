@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Array, Float, Int
 
 from pmvar.instruments import Instruments
 from pmvar.kernels.european import EuropeanTerms
 from pmvar.kernels.smile import NODES
 from pmvar.market.snapshot import MarketSnapshot
 from pmvar.scenarios.scenario_set import ScenarioSet
-from pmvar.types import FactorKind, Kind, Precision, Settlement, factor_name
-from pmvar.valuation.blocks import Block, CarriedBlock, EuropeanBlock, MarginedBlock, term_scale, years
-from pmvar.valuation.world import Rows
+from pmvar.types import SECONDS_PER_YEAR, FactorKind, Kind, Precision, Settlement, factor_name
+from pmvar.valuation.blocks import Block, CarriedBlock, EuropeanBlock, MarginedBlock
+from pmvar.valuation.world import Layout, Slice
 
 BLOCK = 256
 """Instruments in a block."""
 
-SLICE_SHAPES = ((4, 64), (32, 8), (256, 1))
-"""(slices, options a slice) of the blocks of options; each holds `BLOCK` instruments."""
+SMILE_GROUPS = ((1, 256), (16, 16))
+"""(groups, options a group) of the blocks of options with a smile; a group has one underlying."""
 
 
 class Placed(NamedTuple):
@@ -39,7 +39,7 @@ class Plan:
     """All blocks of a table of instruments, and the instruments left out."""
 
     blocks: tuple[Placed, ...]
-    rows: Rows
+    layout: Layout
     unpriced: dict[int, str]
     """Column of an instrument -> why it cannot be valued. Its accounts must be withheld."""
 
@@ -49,37 +49,31 @@ class Context:
     """What every builder of blocks needs."""
 
     instruments: Instruments
-    rows: Rows
-    dtype: jnp.dtype
+    layout: Layout
 
     @property
     def market(self) -> MarketSnapshot:
         """The snapshot valued from."""
-        return self.rows.market
-
-    @property
-    def scenarios(self) -> ScenarioSet:
-        """The scenarios valued under."""
-        return self.rows.scenarios
-
-    def settled_at(self, i: int) -> float | None:
-        """Expiry of instrument `i` if that is at or before the horizon."""
-        expiry = float(self.instruments.expiry[i])
-        return expiry if expiry <= self.scenarios.horizon_end else None
+        return self.layout.market
 
     def forward(self, i: int) -> float:
         """Today's forward of instrument `i` for its expiry."""
         return float(self.market.forwards[self.instruments.underlying[i]].at(self.instruments.expiry[i]))
 
-    def carry(self, i: int) -> float:
-        """ln of what a standing spot would make of F₁/F₀: a forward is a martingale, a settled one ends at the spot."""
-        curve = self.market.forwards[self.instruments.underlying[i]]
-        reference = self.instruments.expiry[i] if self.settled_at(i) is not None else self.scenarios.horizon_end
-        return float(np.log(curve.at(float(reference)) / curve.spot))
-
     def settlement_price(self, i: int) -> float:
         """Today's price in base currency of what instrument `i` settles in."""
         return self.market.base_price(self.instruments.settlement_currency[i])
+
+    def rows(self, columns: np.ndarray) -> tuple[Int[Array, " instrument"], Int[Array, " instrument"]]:
+        """Rows of a `World`: the slice and the settlement currency of each instrument."""
+        slices = [self.layout.slice_row[slice_of(self.instruments, i)] for i in columns]
+        return jnp.array(slices), jnp.array([self.layout.base_row(self.instruments.settlement_currency[i]) for i in columns])
+
+
+def slice_of(instruments: Instruments, i: int) -> Slice:
+    """The slice that instrument `i` moves with."""
+    dated = instruments.kind[i] in (Kind.OPTION, Kind.FUTURE)
+    return Slice(str(instruments.underlying[i]), float(instruments.expiry[i]) if dated else np.inf)
 
 
 def make_plan(
@@ -87,14 +81,14 @@ def make_plan(
 ) -> Plan:
     """Sort instruments into blocks by the pricer table; what lacks an input is left out by name, never guessed."""
     unpriced = {i: reason for i in range(len(instruments)) if (reason := _missing(instruments, i, market, scenarios))}
-    inside = instruments.expiry[(instruments.expiry > market.as_of) & (instruments.expiry <= scenarios.horizon_end)]
-    rows = Rows(market, scenarios, tuple(np.unique(inside).tolist()))
-    context = Context(instruments, rows, jnp.dtype(str(precision)))
+    priced = [i for i in range(len(instruments)) if i not in unpriced]
+    slices = {slice_of(instruments, i) for i in priced} | {Slice(str(instruments.underlying[i]), np.inf) for i in priced}
+    layout = Layout(market, scenarios, tuple(sorted(slices)), jnp.dtype(str(precision)))
+    context = Context(instruments, layout)
     blocks: list[Placed] = []
     for kinds, builder in PRICERS.items():
-        columns = [i for i in range(len(instruments)) if i not in unpriced and instruments.kind[i] in kinds]
-        blocks.extend(builder(context, columns))
-    return Plan(tuple(blocks), rows, unpriced)
+        blocks.extend(builder(context, [i for i in priced if instruments.kind[i] in kinds]))
+    return Plan(tuple(blocks), layout, unpriced)
 
 
 def _missing(instruments: Instruments, i: int, market: MarketSnapshot, scenarios: ScenarioSet) -> str:
@@ -130,145 +124,114 @@ def _padded(columns: Sequence[int]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
 
 
 def _carried(context: Context, columns: Sequence[int]) -> Iterator[Placed]:
-    table, rows = context.instruments, context.rows
+    table, market = context.instruments, context.market
     for index, filled in _padded(columns):
-        is_cash = [table.kind[i] == Kind.CASH for i in filled]
-        block = CarriedBlock(
-            context.dtype,
-            jnp.array([table.contract_size[i] * context.market.base_price(table.underlying[i]) for i in filled]),
-            # The price of cash is that of its own currency, and that moves with the settlement currency already.
-            jnp.array([rows.standing if c else rows.price(table.underlying[i]) for i, c in zip(filled, is_cash, strict=True)]),
-            jnp.array([rows.base(table.settlement_currency[i]) for i in filled]),
-        )
-        yield Placed(index, block)
+        price = np.array([market.base_price(table.underlying[i]) for i in filled])
+        scale, is_cash = table.contract_size[filled] * price, (table.kind[filled] == Kind.CASH).astype(float)
+        yield Placed(index, CarriedBlock(jnp.asarray(scale), jnp.asarray(is_cash), *context.rows(filled)))
 
 
 def _margined(context: Context, columns: Sequence[int]) -> Iterator[Placed]:
-    table, rows, market = context.instruments, context.rows, context.market
+    table, market = context.instruments, context.market
     for index, filled in _padded(columns):
-        dated = [table.kind[i] == Kind.FUTURE for i in filled]
+        dated = table.kind[filled] == Kind.FUTURE
         price = np.array(
             [context.forward(i) if d else market.spot[market.column(table.underlying[i])] for i, d in zip(filled, dated, strict=True)]
         )
-        power = np.array([1.0 if table.settlement[i] == Settlement.LINEAR else -1.0 for i in filled])
-        money = np.array([context.settlement_price(i) for i in filled])
-        block = MarginedBlock(
-            context.dtype,
-            jnp.asarray(table.contract_size[filled] * money * price**power),
-            jnp.asarray(power),
-            jnp.array([context.carry(i) if d else 0.0 for i, d in zip(filled, dated, strict=True)]),
-            jnp.array([rows.price(table.underlying[i], context.settled_at(i)) for i in filled]),
-            jnp.array([rows.base(table.settlement_currency[i]) for i in filled]),
-        )
-        yield Placed(index, block)
+        power = np.where(table.settlement[filled] == Settlement.LINEAR, 1.0, -1.0)
+        scale = table.contract_size[filled] * np.array([context.settlement_price(i) for i in filled]) * price**power
+        yield Placed(index, MarginedBlock(jnp.asarray(scale), jnp.asarray(power), *context.rows(filled)))
 
 
 def _european(context: Context, columns: Sequence[int]) -> Iterator[Placed]:
-    """Options by slice, slices cut into the canonical widths, pieces of one width stacked into blocks."""
+    """Options by underlying; those with a smile cut into groups of the canonical widths, flat ones as they come."""
     table = context.instruments
 
-    def slice_key(i: int) -> tuple:
-        return (
-            table.underlying[i], float(table.expiry[i]), table.settlement[i], table.quote_currency[i], table.settlement_currency[i],
-        )  # fmt: skip
-
     def order(i: int) -> tuple:
-        return (*slice_key(i), float(table.strike[i]), table.put_call[i], table.instrument_id[i])
+        return str(table.underlying[i]), float(table.expiry[i]), float(table.strike[i]), str(table.instrument_id[i])
 
-    pieces: dict[tuple[int, bool], list[tuple[list[int], np.ndarray]]] = {}
-    for _, members in groupby(sorted(columns, key=order), key=slice_key):
-        members = list(members)
-        smile = _smile(context, members)
-        flat = bool(np.all(np.ptp(smile, axis=1) <= 1e-12 * smile[:, 0]))
-        start = 0
-        for width, count in _cut(len(members)):
-            piece = members[start : start + count]
-            pieces.setdefault((width, flat), []).append((piece, smile[start : start + count, : 1 if flat else None]))
-            start += count
-    for (width, _), stack in sorted(pieces.items()):
-        height = dict((w, h) for h, w in SLICE_SHAPES)[width]
-        for start in range(0, len(stack), height):
-            yield _european_block(context, stack[start : start + height], height, width)
-
-
-def _cut(n: int) -> Iterator[tuple[int, int]]:
-    """(width, options in it) of the pieces that a slice of `n` options is cut into, wide ones first."""
-    for (_, width), least in zip(SLICE_SHAPES, (40, 5, 1), strict=True):
-        while n >= least:
-            count = min(n, width)
-            yield width, count
-            n -= count
+    ordered = sorted(columns, key=order)
+    smiles = {i: smile for i, smile in zip(ordered, _smiles(context, ordered), strict=True)}
+    flat = [i for i in ordered if smiles[i].is_flat]
+    for index, filled in _padded(flat):
+        yield Placed(index, _european_block(context, filled, smiles, groups=0))
+    pieces: dict[int, list[list[int]]] = {groups: [] for groups, _ in SMILE_GROUPS}
+    for _, members in groupby([i for i in ordered if not smiles[i].is_flat], key=lambda i: table.underlying[i]):
+        rest = list(members)
+        for (groups, width), least in zip(SMILE_GROUPS, (96, 1), strict=True):
+            while len(rest) >= least:
+                pieces[groups].append(rest[:width])
+                rest = rest[width:]
+    for groups, width in SMILE_GROUPS:
+        for start in range(0, len(pieces[groups]), groups):
+            stack = pieces[groups][start : start + groups]
+            stack += [stack[0][:1]] * (groups - len(stack))
+            real = len(pieces[groups][start : start + groups])
+            index = np.array([p + [-1] * (width - len(p)) if g < real else [-1] * width for g, p in enumerate(stack)])
+            filled = np.array([p + [p[0]] * (width - len(p)) for p in stack])
+            yield Placed(index.reshape(-1), _european_block(context, filled.reshape(-1), smiles, groups=groups))
 
 
-def _smile(context: Context, members: list[int]) -> np.ndarray:
-    """Volatility of each option of one slice after each of the moves `NODES` of its log-forward, sticky in k."""
-    table, first = context.instruments, members[0]
-    k = np.log(table.strike[members] / context.forward(first))
-    surface = context.market.vols[table.underlying[first]]
-    return surface.vol(k[:, None] - NODES, float(table.expiry[first]))
+class Smile(NamedTuple):
+    """Volatility of one option: today, its slope by the log forward, and after each of the moves `NODES`."""
+
+    today: float
+    slope: float
+    at_node: Float[np.ndarray, " node"]
+
+    @property
+    def is_flat(self) -> bool:
+        """Whether no move changes it."""
+        return bool(np.ptp(self.at_node) <= 1e-12 * self.today)
+
+
+def _smiles(context: Context, columns: Sequence[int]) -> Iterator[Smile]:
+    """The smile of each option, sticky in k = ln(K/F): what a move does not change."""
+    table, width = context.instruments, 1e-4
+    for i in columns:
+        surface, expiry = context.market.vols[table.underlying[i]], float(table.expiry[i])
+        k = float(np.log(table.strike[i] / context.forward(i)))
+        carry = context.layout.carry(slice_of(table, i))
+        # The forward falls by the carry when the spot stands still.
+        vol = surface.vol(k - np.concatenate([[0.0, -width, width], NODES - carry]), expiry)
+        yield Smile(float(vol[0]), float(vol[2] - vol[1]) / (2 * width), vol[3:])
 
 
 def _european_block(
-    context: Context, stack: list[tuple[list[int], np.ndarray]], height: int, width: int
-) -> Placed:
-    table, rows, market, scenarios = context.instruments, context.rows, context.market, context.scenarios
-    n_nodes = stack[0][1].shape[1]
-    index = np.full((height, width), -1)
-    scale, moneyness, sign = np.zeros((height, width)), np.zeros((height, width)), np.ones((height, width))
-    vol = np.ones((height, width, n_nodes))
-    # Padding slices repeat the first: valid terms at scale zero.
-    first = [(stack[g] if g < len(stack) else stack[0])[0][0] for g in range(height)]
-    for g, (members, smile) in enumerate(stack):
-        n, lead = len(members), members[0]
-        forward, linear = context.forward(lead), table.settlement[lead] == Settlement.LINEAR
-        unit = context.settlement_price(lead)
-        if linear:
-            discount = market.discounts[table.quote_currency[lead]]
-            unit *= forward * float(discount.discount_factor(table.expiry[lead]))
-        index[g, :n] = members
-        scale[g, :n] = table.contract_size[members] * unit
-        moneyness[g, :n] = np.log(table.strike[members] / forward)
-        sign[g, :n] = np.where(table.put_call[members] == "call", 1.0, -1.0)
-        vol[g, :n] = smile
-
-    def per_slice(value: Callable[[int], float]) -> np.ndarray:
-        return np.array([value(i) for i in first])
-
-    def log_discount(i: int) -> float:
-        if table.settlement[i] != Settlement.LINEAR:
-            return 0.0
-        curve = market.discounts[table.quote_currency[i]]
+    context: Context, filled: np.ndarray, smiles: Mapping[int, Smile], *, groups: int
+) -> EuropeanBlock:
+    """A block of `BLOCK` options; `groups` of one underlying each, or 0 for flat smiles."""
+    table, market, layout = context.instruments, context.market, context.layout
+    end, linear = layout.scenarios.horizon_end, table.settlement[filled] == Settlement.LINEAR
+    forward = np.array([context.forward(i) for i in filled])
+    money = np.array([context.settlement_price(i) for i in filled])
+    discount, log_discount_then = np.ones(len(filled)), np.zeros(len(filled))
+    for p in np.flatnonzero(linear):
+        curve, expiry = market.discounts[table.quote_currency[filled[p]]], table.expiry[filled[p]]
+        discount[p] = curve.discount_factor(expiry)
         # D₁ = D₀(T)/D₀(h), the forward discount factor; 1 once the option has paid.
-        return -float(np.log(curve.discount_factor(min(table.expiry[i], scenarios.horizon_end))))
-
-    def vol_column(i: int) -> int:
-        return scenarios.factors.index(factor_name(table.underlying[i], FactorKind.VOL))
-
-    block = EuropeanBlock(
-        dtype=context.dtype,
+        log_discount_then[p] = -np.log(curve.discount_factor(min(expiry, end)))
+    expiry = table.expiry[filled]
+    at_node = np.stack([smiles[i].at_node for i in filled])
+    first = filled.reshape(max(groups, 1), -1)[:, 0]
+    slices, bases = context.rows(filled)
+    return EuropeanBlock(
         terms=EuropeanTerms(
-            *map(jnp.asarray, (scale, moneyness, sign, vol)),
-            linear=jnp.asarray(per_slice(lambda i: float(table.settlement[i] == Settlement.LINEAR))),
+            scale=jnp.asarray(table.contract_size[filled] * money * np.where(linear, forward * discount, 1.0)),
+            log_moneyness=jnp.asarray(np.log(table.strike[filled] / forward)),
+            sign=jnp.asarray(np.where(table.put_call[filled] == "call", 1.0, -1.0)),
+            linear=jnp.asarray(linear.astype(float)),
         ),
-        time_today=jnp.asarray(per_slice(lambda i: years(market.as_of, table.expiry[i]))),
-        time_then=jnp.asarray(per_slice(lambda i: years(scenarios.horizon_end, table.expiry[i]))),
-        log_discount_then=jnp.asarray(per_slice(log_discount)),
-        carry=jnp.asarray(per_slice(context.carry)),
-        price_row=jnp.array([rows.price(table.underlying[i], context.settled_at(i)) for i in first]),
-        settlement_row=jnp.array([rows.base(table.settlement_currency[i]) for i in first]),
-        vol_row=jnp.array([market.column(table.underlying[i]) for i in first]),
-        term_scale=jnp.asarray(
-            per_slice(
-                lambda i: term_scale(
-                    float(scenarios.tenor[vol_column(i)]),
-                    float(scenarios.term_exponent[vol_column(i)]),
-                    float(table.expiry[i]) - scenarios.horizon_end,
-                )
-            )
-        ),
-        vol_cap=scenarios.vol_cap,
+        vol_today=jnp.array([smiles[i].today for i in filled]),
+        vol_slope=jnp.array([smiles[i].slope for i in filled]),
+        vol_at_node=jnp.asarray(at_node.reshape(groups, -1, len(NODES)) if groups else at_node[None, :, :1]),
+        time_today=jnp.asarray((expiry - market.as_of) / SECONDS_PER_YEAR),
+        time_then=jnp.asarray(np.maximum(expiry - end, 0.0) / SECONDS_PER_YEAR),
+        log_discount_then=jnp.asarray(log_discount_then),
+        slice_row=slices,
+        base_row=bases,
+        spot_row=jnp.array([layout.slice_row[Slice(str(table.underlying[i]), np.inf)] for i in first]),
     )
-    return Placed(index.reshape(-1), block)
 
 
 PRICERS: dict[tuple[Kind, ...], Callable[[Context, Sequence[int]], Iterator[Placed]]] = {

@@ -19,7 +19,7 @@ from pmvar.scenarios.scenario_set import ScenarioSet
 from pmvar.types import PATH_TILE, FactorKind, Precision
 from pmvar.valuation.blocks import block_pnl, block_sensitivity
 from pmvar.valuation.plan import BLOCK, Plan, make_plan
-from pmvar.valuation.world import World, only
+from pmvar.valuation.world import World
 
 
 @dataclass(frozen=True)
@@ -36,12 +36,12 @@ class ProfitAndLoss:
     @property
     def scenarios(self) -> ScenarioSet:
         """The scenarios revalued under."""
-        return self.plan.rows.scenarios
+        return self.plan.layout.scenarios
 
     @property
     def market(self) -> MarketSnapshot:
         """The market revalued from."""
-        return self.plan.rows.market
+        return self.plan.layout.market
 
     @property
     def n_rows(self) -> int:
@@ -59,25 +59,23 @@ class ProfitAndLoss:
 
     def tile(self, index: int) -> Float[Array, "row scenario"]:
         """P&L of all instruments under scenarios index·PATH_TILE and on. Raises NumericsError if any is not finite."""
-        return self._checked(self._tile(self.plan.rows.world(index)), index)
+        return self._checked(self._tile(self.plan.layout.world(index)), index)
 
     def __iter__(self) -> Iterator[Float[Array, "row scenario"]]:
         return (self.tile(i) for i in range(self.scenarios.n_tiles))
 
     def attribution(self, index: int) -> dict[FactorKind, Float[Array, "row scenario"]]:
         """P&L of a tile with only the prices moving, and with only the vols moving."""
-        world = self.plan.rows.world(index)
-        return {kind: self._tile(only(world, keep=kind)) for kind in FactorKind}
+        return {k: self._tile(self.plan.layout.world(index, moving=frozenset({k}))) for k in FactorKind}
 
     @cached_property
     def standing(self) -> Float[np.ndarray, " row"]:
         """P&L of the passage of time alone, float64."""
-        zero = jax.tree.map(jnp.zeros_like, self.plan.rows.world(0))
-        return np.asarray(self._tile(zero)[:, 0], dtype=np.float64)
+        return np.asarray(self._tile(self.plan.layout.world(0, moving=frozenset()))[:, 0], dtype=np.float64)
 
     def sensitivity(self, index: int) -> Bump:
         """Derivatives of a tile by displacements of today's market; each field [row, scenario]."""
-        world = self.plan.rows.world(index)
+        world = self.plan.layout.world(index)
         parts = [block_sensitivity(block, world) for _, block in self.plan.blocks]
         return Bump(*(_stack(tuple(p[i] for p in parts), self._zeros) for i in range(len(Bump._fields))))
 

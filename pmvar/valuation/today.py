@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -68,13 +68,31 @@ def _margined(terms: _Terms, linear: bool, m: _Moves) -> Float[Array, " instrume
     return terms.units * terms.settlement * jnp.exp(m.log_settlement) * profit
 
 
-def _pricer(kind: str, settlement: str) -> Callable[[_Terms, _Moves], Float[Array, " instrument"]]:
-    linear = settlement == Settlement.LINEAR
-    if kind == Kind.OPTION:
-        return lambda t, m: _option(t, linear, m)
-    if kind in (Kind.FUTURE, Kind.PERPETUAL):
-        return lambda t, m: _margined(t, linear, m)
-    return _carried
+def _value(kind: Kind, linear: bool, terms: _Terms, m: _Moves) -> Float[Array, " instrument"]:
+    if kind is Kind.OPTION:
+        return _option(terms, linear, m)
+    return _margined(terms, linear, m) if kind in (Kind.FUTURE, Kind.PERPETUAL) else _carried(terms, m)
+
+
+@partial(jax.jit, static_argnames=("kind", "linear"))
+def _local(terms: _Terms, *, kind: Kind, linear: bool) -> tuple[Float[Array, " instrument"], _Moves]:
+    """Value and its first derivative by each move."""
+    still = _Moves(*(jnp.zeros(()) for _ in _Moves._fields))
+    return _value(kind, linear, terms, still), jax.jacfwd(lambda m: _value(kind, linear, terms, m))(still)
+
+
+@partial(jax.jit, static_argnames=("kind", "linear"))
+def _along(
+    terms: _Terms, own: Float[Array, " n"], linked: Float[Array, " n"], *, kind: Kind, linear: bool
+) -> tuple[Float[Array, " n"], Float[Array, " n"]]:
+    """First and second derivative of value by the log price of an asset that moves S, X or both."""
+    still = jnp.zeros(())
+
+    def value(x: Array) -> Array:
+        return _value(kind, linear, terms, _Moves(own * x, linked * x, still, still, still))
+
+    first = jax.jacfwd(value)
+    return first(still), jax.jacfwd(first)(still)
 
 
 def _terms(instruments: Instruments, market: MarketSnapshot) -> _Terms:
@@ -113,7 +131,7 @@ def values_and_greeks(
     value = np.zeros(n)
     table: dict[tuple[str, Greek], np.ndarray] = {}
 
-    def put(rows: np.ndarray, factors: list[str], greek: Greek, amounts: Array) -> None:
+    def put(rows: np.ndarray, factors: list[str], greek: Greek, amounts: Array | np.ndarray) -> None:
         for row, factor, amount in zip(rows, factors, np.asarray(amounts), strict=True):
             table.setdefault((factor, greek), np.zeros(n))[row] += amount
 
@@ -121,26 +139,26 @@ def values_and_greeks(
     for product in np.unique(products):
         rows = np.flatnonzero(products == product)
         some = instruments.take(rows)
-        kind, settlement = some.kind[0], some.settlement[0]
-        pricer, terms = _pricer(kind, settlement), _terms(some, market)
-        still = _Moves(*(jnp.zeros(()) for _ in _Moves._fields))
-        value[rows] = np.asarray(pricer(terms, still))
+        kind, linear = Kind(some.kind[0]), some.settlement[0] == Settlement.LINEAR
+        terms = _terms(some, market)
+        amounts, by = _local(terms, kind=kind, linear=linear)
+        value[rows] = np.asarray(amounts)
         exposures = [_exposures(some, i, market) for i in range(len(rows))]
         for slot in range(max(map(len, exposures))):
-            has = [i for i, e in enumerate(exposures) if len(e) > slot]
+            has = np.array([i for i, e in enumerate(exposures) if len(e) > slot])
             asset = [exposures[i][slot][0] for i in has]
-            own, linked = (jnp.array([float(exposures[i][slot][w]) for i in has]) for w in (1, 2))
-            spot = jnp.array([market.spot[market.column(a)] for a in asset])
-            slope, bend = _along(pricer, _Terms(*(x[np.array(has)] for x in terms)), own, linked)
+            own, linked = np.zeros(len(rows)), np.zeros(len(rows))
+            own[has], linked[has] = ([exposures[i][slot][w] for i in has] for w in (1, 2))
+            slope, bend = (np.asarray(x)[has] for x in _along(terms, own, linked, kind=kind, linear=linear))
+            spot = np.array([market.spot[market.column(a)] for a in asset])
             factors = [factor_name(a, FactorKind.SPOT) for a in asset]
             put(rows[has], factors, Greek.DELTA, slope / spot)
-            if kind == Kind.OPTION:
+            if kind is Kind.OPTION:
                 put(rows[has], factors, Greek.GAMMA, (bend - slope) / spot**2)
-        if kind == Kind.OPTION:
-            by = jax.jacfwd(lambda m, pricer=pricer, terms=terms: pricer(terms, m))(still)
+        if kind is Kind.OPTION:
             put(rows, [factor_name(u, FactorKind.VOL) for u in some.underlying], Greek.VEGA, by.vol)
-            put(rows, ["time"] * len(rows), Greek.THETA, by.clock * (DAY / SECONDS_PER_YEAR))
-            if settlement == Settlement.LINEAR:
+            put(rows, ["time"] * len(rows), Greek.THETA, np.asarray(by.clock) * (DAY / SECONDS_PER_YEAR))
+            if linear:
                 put(rows, [f"{c}:rate" for c in some.quote_currency], Greek.RHO, by.rate)
     return value, [Sensitivity(f, g, column) for (f, g), column in sorted(table.items())]
 
@@ -153,15 +171,3 @@ def _exposures(instruments: Instruments, i: int, market: MarketSnapshot) -> list
     assets = dict.fromkeys([*([underlying] if moved else []), *chain])
     return [(a, moved and a == underlying, a in chain) for a in assets]
 
-
-def _along(
-    pricer: Callable[[_Terms, _Moves], Array], terms: _Terms, own: Float[Array, " n"], linked: Float[Array, " n"]
-) -> tuple[Float[Array, " n"], Float[Array, " n"]]:
-    """First and second derivative of value by the log price of an asset that moves S, X or both."""
-
-    def value(x: Array) -> Array:
-        still = jnp.zeros(())
-        return pricer(terms, _Moves(own * x, linked * x, still, still, still))
-
-    first = jax.jacfwd(value)
-    return first(jnp.zeros(())), jax.jacfwd(first)(jnp.zeros(()))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import NamedTuple
 
 import jax
@@ -13,84 +13,142 @@ from jaxtyping import Array, Float, Int
 
 from pmvar.market.snapshot import MarketSnapshot
 from pmvar.scenarios.scenario_set import ScenarioSet
-from pmvar.types import PATH_TILE, FactorKind, factor_name
+from pmvar.types import DAY, PATH_TILE, FactorKind, factor_name
+
+ALL = frozenset(FactorKind)
 
 
 class World(NamedTuple):
-    """One tile of scenarios. Rows are given by `Rows`; the last scenario axis has `PATH_TILE` entries."""
+    """One tile of scenarios, in the precision of the tile."""
 
-    log_price: Float[Array, "row scenario"]
-    """Log changes of prices in their quote currency: assets at the horizon, a row of zeros, assets at each expiry
-    inside the horizon."""
+    log_forward: Float[Array, "slice scenario"]
+    """ln(F₁/F₀) of each slice: an underlying for one expiry, or its spot."""
+    vol_multiplier: Float[Array, "slice scenario"]
+    """σ₁/σ₀ of each slice."""
     log_base: Float[Array, "currency scenario"]
     """Log changes of prices in base currency at the horizon: assets, then the base currency itself (zeros)."""
-    log_vol: Float[Array, "asset scenario"]
-    """Shocks of ln σ at the reference tenor, of each asset that has any; else zeros."""
+
+
+class Slice(NamedTuple):
+    """One underlying for one expiry (epoch seconds), +inf for its spot."""
+
+    underlying: str
+    expiry: float
 
 
 @dataclass(frozen=True)
-class Rows:
-    """Where things stand in a `World`: built once per (market, scenario set, expiries inside the horizon)."""
+class Layout:
+    """Where things stand in a `World`: fixed by the market, the scenario set and the slices that instruments need."""
 
     market: MarketSnapshot
     scenarios: ScenarioSet
-    settlement_times: tuple[float, ...]
-    """Expiries inside the horizon, epoch seconds, increasing."""
+    slices: tuple[Slice, ...]
+    dtype: jnp.dtype
 
-    @property
-    def standing(self) -> int:
-        """The row of `log_price` and of `log_base` that never moves."""
-        return len(self.market.asset)
+    def base_row(self, currency: str) -> int:
+        """Row of `World.log_base`."""
+        return len(self.market.asset) if currency == self.market.base_currency else self.market.column(currency)
 
-    def price(self, asset: str, settled_at: float | None = None) -> int:
-        """Row of an asset's price, at the horizon or at an expiry inside it; the base currency stands."""
-        if asset == self.market.base_currency:
-            return self.standing
-        block = 0 if settled_at is None else (self.standing + 1) + self.settlement_times.index(settled_at) * self.standing
-        return block + self.market.column(asset)
+    @cached_property
+    def slice_row(self) -> dict[Slice, int]:
+        """Row of each slice."""
+        return {s: i for i, s in enumerate(self.slices)}
 
-    def base(self, currency: str) -> int:
-        """Row of `log_base`."""
-        return self.standing if currency == self.market.base_currency else self.market.column(currency)
+    def settles_inside(self, s: Slice) -> bool:
+        """Whether a slice expires at or before the horizon: it then ends at the spot of that moment."""
+        return s.expiry <= self.scenarios.horizon_end
 
-    def _columns(self, kind: FactorKind) -> np.ndarray:
-        """Factor column of each asset, or one past the last where the model has none."""
-        index = {name: i for i, name in enumerate(self.scenarios.factors)}
-        return np.array([index.get(factor_name(a, kind), len(index)) for a in self.market.asset], dtype=np.int32)
+    def carry(self, s: Slice) -> float:
+        """ln of what a standing spot would make of F₁/F₀: a forward is a martingale, a settled one ends at the spot."""
+        if np.isinf(s.expiry):
+            return 0.0
+        curve = self.market.forwards[s.underlying]
+        return float(np.log(curve.at(min(s.expiry, self.scenarios.horizon_end)) / curve.spot))
 
-    def _chains(self) -> np.ndarray:
-        """Rows of `log_price` that add up to each asset's base price, padded with the standing row."""
-        chains = [self.market.chain(a) for a in self.market.asset]
-        depth = max((len(c) for c in chains), default=1)
-        return np.array([[*c, *[self.standing] * (depth - len(c))] for c in chains], dtype=np.int32).reshape(-1, depth)
-
-    def world(self, tile: int) -> World:
-        """The world in tile `tile` of the scenarios."""
-        shock = [self.scenarios.tile(tile).shock, *(self.scenarios.at(tile, t) for t in self.settlement_times)]
+    def world(self, tile: int, *, moving: frozenset[FactorKind] = ALL) -> World:
+        """The world in tile `tile`, with only the kinds of factors in `moving` moving."""
+        shock = [self.scenarios.tile(tile).shock]
+        shock += [self.scenarios.at(tile, time) for time in self._settlement_times]
         return _world(
-            tuple(shock), self._columns(FactorKind.SPOT), self._columns(FactorKind.VOL), self._chains()
+            tuple(shock), self._arrays, moving=moving, vol_cap=self.scenarios.vol_cap, dtype=self.dtype
         )
 
+    @cached_property
+    def _settlement_times(self) -> tuple[float, ...]:
+        return tuple(sorted({s.expiry for s in self.slices if self.settles_inside(s)}))
 
-@jax.jit
+    @cached_property
+    def _arrays(self) -> _Arrays:
+        market, n = self.market, len(self.market.asset)
+        chains = [market.chain(a) for a in market.asset]
+        depth = max((len(c) for c in chains), default=1)
+        price_row, term_scale = [], []
+        for s in self.slices:
+            moment = 0 if not self.settles_inside(s) else 1 + self._settlement_times.index(s.expiry)
+            # Prices stand moment by moment: assets, then a row of zeros for the base currency.
+            own = n if s.underlying == market.base_currency else market.column(s.underlying)
+            price_row.append(moment * (n + 1) + own)
+            term_scale.append(self._term_scale(s))
+        return _Arrays(
+            price_factor=self._factors(FactorKind.SPOT),
+            vol_factor=self._factors(FactorKind.VOL),
+            chain=np.array([[*c, *[n] * (depth - len(c))] for c in chains], dtype=np.int32).reshape(-1, depth),
+            price_row=np.array(price_row, dtype=np.int32),
+            vol_row=np.array([own % (n + 1) for own in price_row], dtype=np.int32),
+            carry=np.array([self.carry(s) for s in self.slices]),
+            term_scale=np.array(term_scale),
+        )
+
+    def _factors(self, kind: FactorKind) -> np.ndarray:
+        """Factor column of each asset, one past the last where the model has none; last, that of the base currency."""
+        index = {name: i for i, name in enumerate(self.scenarios.factors)}
+        none = len(index)
+        return np.array([*(index.get(factor_name(a, kind), none) for a in self.market.asset), none], dtype=np.int32)
+
+    def _term_scale(self, s: Slice) -> float:
+        """(tenor/τ)^exponent: what the slice makes of the shock of ln σ; τ at the horizon and at least a day, since
+        shorter options would move without bound."""
+        name = factor_name(s.underlying, FactorKind.VOL)
+        if name not in self.scenarios.factors or np.isinf(s.expiry) or self.settles_inside(s):
+            return 0.0
+        f = self.scenarios.factors.index(name)
+        time = max(s.expiry - self.scenarios.horizon_end, DAY)
+        return float((self.scenarios.tenor[f] * DAY / time) ** self.scenarios.term_exponent[f])
+
+
+class _Arrays(NamedTuple):
+    """A layout as integers and floats."""
+
+    price_factor: Int[np.ndarray, " asset_or_base"]
+    vol_factor: Int[np.ndarray, " asset_or_base"]
+    chain: Int[np.ndarray, "asset depth"]
+    price_row: Int[np.ndarray, " slice"]
+    vol_row: Int[np.ndarray, " slice"]
+    carry: Float[np.ndarray, " slice"]
+    term_scale: Float[np.ndarray, " slice"]
+
+
+@partial(jax.jit, static_argnames=("moving", "vol_cap", "dtype"))
 def _world(
     shock: tuple[Float[Array, "scenario factor"], ...],
-    price_column: Int[np.ndarray, " asset"],
-    vol_column: Int[np.ndarray, " asset"],
-    chain: Int[np.ndarray, "asset depth"],
+    arrays: _Arrays,
+    *,
+    moving: frozenset[FactorKind],
+    vol_cap: float,
+    dtype: jnp.dtype,
 ) -> World:
+    # One more row of zeros: where a factor is none, and the base currency, nothing moves.
     moves = [jnp.pad(s, ((0, 0), (0, 1))).T for s in shock]
-    standing = jnp.zeros((1, PATH_TILE))
-    prices = jnp.concatenate([moves[0][price_column], standing, *(m[price_column] for m in moves[1:])])
-    base = jnp.zeros((chain.shape[0], PATH_TILE))
-    for link in range(chain.shape[1]):
-        base = base + prices[chain[:, link]]
-    return World(prices, jnp.concatenate([base, standing]), moves[0][vol_column])
-
-
-@partial(jax.jit, static_argnames="keep")
-def only(world: World, *, keep: FactorKind) -> World:
-    """The same world with one kind of factor moving and the other standing still."""
-    if keep is FactorKind.SPOT:
-        return world._replace(log_vol=jnp.zeros_like(world.log_vol))
-    return world._replace(log_price=jnp.zeros_like(world.log_price), log_base=jnp.zeros_like(world.log_base))
+    prices = jnp.concatenate([m[arrays.price_factor] for m in moves])
+    if FactorKind.SPOT not in moving:
+        prices = jnp.zeros_like(prices)
+    base = jnp.zeros((arrays.chain.shape[0] + 1, PATH_TILE))
+    for link in range(arrays.chain.shape[1]):
+        base = base.at[:-1].add(prices[arrays.chain[:, link]])
+    vol = moves[0][arrays.vol_factor][arrays.vol_row] * arrays.term_scale[:, None]
+    if FactorKind.VOL not in moving:
+        vol = jnp.zeros_like(vol)
+    if np.isfinite(vol_cap):
+        vol = vol_cap * jnp.tanh(vol / vol_cap)
+    forward = prices[arrays.price_row] - arrays.carry[:, None]
+    return World(forward.astype(dtype), jnp.exp(vol).astype(dtype), base.astype(dtype))

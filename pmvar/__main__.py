@@ -1,0 +1,5 @@
+"""`python -m pmvar` is `pmvar`."""
+
+from pmvar.cli import main
+
+main()

@@ -1,0 +1,162 @@
+"""The commands. Each imports what it needs when it runs, so that `pmvar --help` is quick."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pmvar.types import Netting, Precision, Sampling
+
+if TYPE_CHECKING:
+    from pmvar.io.import_summary import ImportSummary
+
+app = typer.Typer(
+    name="pmvar",
+    help="Monte Carlo portfolio margin: what a whole account can lose, with a standard error and where it comes from.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    rich_markup_mode=None,
+)
+importers = typer.Typer(help="Make a book from a venue's option chain.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(importers, name="import")
+
+BookFolder = Annotated[Path, typer.Argument(metavar="BOOK", help="Folder of a book.")]
+RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")]
+Chain = Annotated[Path, typer.Argument(metavar="CHAIN", help="Option chain, .csv or .csv.gz.")]
+BookOut = Annotated[Path, typer.Option("--out", metavar="BOOK", help="Folder to write the book to.")]
+
+
+class TableFormat(StrEnum):
+    """Format of a run's tables."""
+
+    PARQUET = "parquet"
+    CSV = "csv"
+
+
+@app.command()
+def doctor() -> None:
+    """Say what this installation has: versions, devices, precision, memory, and what which extra lacks."""
+    from pmvar.cli.doctor import report
+
+    typer.echo(report())
+
+
+@app.command()
+def demo(
+    out: BookOut,
+    accounts: Annotated[int, typer.Option(min=1, help="Number of accounts.")] = 1000,
+    seed: Annotated[int, typer.Option(help="Seed of the generator.")] = 7,
+) -> None:
+    """Write the synthetic demo book: made-up markets, instruments and accounts."""
+    from pmvar.io.synthetic import synthetic_book
+
+    _print_summary(synthetic_book(out, n_accounts=accounts, seed=seed))
+
+
+@importers.command()
+def deribit(
+    chain: Chain,
+    out: BookOut,
+    at: Annotated[str | None, typer.Option(help="RFC 3339 time: the last snapshot at or before it, else the last.")] = None,
+) -> None:
+    """Coin-settled options, futures and perpetuals from a chain in Deribit's layout."""
+    from pmvar.io.import_deribit import import_deribit
+
+    _print_summary(import_deribit(chain, out=out, at=at))
+
+
+@importers.command()
+def cboe(chain: Chain, out: BookOut) -> None:
+    """S&P 500 options from a chain in CBOE's layout, on the forward of each expiry."""
+    from pmvar.io.import_cboe import import_cboe
+
+    _print_summary(import_cboe(chain, out=out))
+
+
+@app.command()
+def populate(
+    book: BookFolder,
+    accounts: Annotated[int, typer.Option(min=1, help="Number of accounts.")] = 1000,
+    seed: Annotated[int, typer.Option(help="Seed of the generator.")] = 7,
+) -> None:
+    """Add generated, synthetic accounts (positions and balances) to an imported book."""
+    from pmvar.io.populate import populate as add_accounts
+
+    _print_summary(add_accounts(book, n_accounts=accounts, seed=seed))
+
+
+@app.command()
+def validate(book: BookFolder) -> None:
+    """Read a book strictly and list every bad row at once; exit code 3 if there is any."""
+    from pmvar.io.book import load_book
+
+    loaded = load_book(book)
+    portfolio = loaded.portfolio
+    typer.echo(
+        f"{book} is sound: {portfolio.n_accounts:,} accounts, {portfolio.quantity.nnz:,} positions and balances, "
+        f"{len(portfolio.instruments):,} instruments, {len(loaded.model.factors)} factors"
+    )
+    for flag in loaded.flags:
+        typer.echo(f"note: {flag}")
+
+
+@app.command()
+def run(
+    book: BookFolder,
+    out: Annotated[Path, typer.Option("--out", metavar="RUN", help="Folder to publish the run in.")],
+    paths: Annotated[int | None, typer.Option(help="Number of scenarios.")] = None,
+    level: Annotated[float | None, typer.Option(help="Upper tail of the loss, such as 0.99.")] = None,
+    horizon: Annotated[str | None, typer.Option(help="Margin period of risk, such as 2d.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the scenarios.")] = None,
+    sampling: Annotated[Sampling | None, typer.Option(help="How scenarios are drawn.")] = None,
+    netting: Annotated[Netting | None, typer.Option(help="What to do with duplicate positions.")] = None,
+    precision: Annotated[Precision | None, typer.Option(help="Precision of instrument P&L.")] = None,
+    greeks: Annotated[bool, typer.Option(help="Gradients and the split by spot, vol and time.")] = True,
+    table_format: Annotated[TableFormat, typer.Option("--format", help="Format of the tables.")] = TableFormat.PARQUET,
+    acknowledge: Annotated[list[str] | None, typer.Option(help="Gate to pass, such as account-count.")] = None,
+    memory: Annotated[float | None, typer.Option(help="GiB that the run may use; default half of the machine's.")] = None,
+    log_json: Annotated[bool, typer.Option("--log-json", help="Progress as JSON lines on standard error.")] = False,
+) -> None:
+    """Margin every account of a book: tables, manifest.json and report.html in RUN. The command line overrides book.toml."""
+    from pmvar.cli.run import run_book
+
+    overrides = {
+        "scenarios": paths, "level": level, "horizon": horizon, "seed": seed,
+        "sampling": sampling, "netting": netting, "precision": precision,
+    }  # fmt: skip
+    summary, code = run_book(
+        book,
+        out,
+        overrides={key: value if value is None or isinstance(value, int | float) else str(value) for key, value in overrides.items()},
+        greeks=greeks,
+        table_format=str(table_format),
+        acknowledged=acknowledge or [],
+        memory_bytes=None if memory is None else memory * 2**30,
+        log_json=log_json,
+    )
+    typer.echo(summary)
+    raise typer.Exit(code)
+
+
+@app.command()
+def explain(
+    run: RunFolder,
+    account: Annotated[str, typer.Argument(metavar="ACCOUNT", help="Account id.")],
+) -> None:
+    """Where the margin of one account comes from."""
+    from pmvar.io.run import read_run
+    from pmvar.report.explain import explain as text
+
+    found = read_run(run)
+    typer.echo(text(found.tables, found.manifest, account))
+
+
+def _print_summary(summary: ImportSummary) -> None:
+    counts = ", ".join(f"{n:,} {name}" for name, n in summary.counts.items())
+    typer.echo(f"{summary.path}: {counts}")
+    for note in summary.notes:
+        typer.echo(f"note: {note}")
