@@ -30,4 +30,3 @@ def hats(move: Float[Array, "*batch scenario"]) -> Float[Array, "*batch node sce
     rise = (x - jnp.concatenate([nodes[:1] - 1, nodes[:-1]])) / jnp.concatenate([one, gap])
     fall = (jnp.concatenate([nodes[1:], nodes[-1:] + 1]) - x) / jnp.concatenate([gap, one])
     return jnp.maximum(jnp.minimum(rise, fall), 0.0)
-

@@ -102,7 +102,9 @@ class ModelSpecification:
         if not self.vol_cap > 0:
             raise _reject("vol_cap must be positive", "1.6 is the default", "vol_cap", self.vol_cap)
         if c.shape != (len(names), len(names)):
-            raise _reject(f"correlation must be {len(names)} × {len(names)}", "one row per factor", "correlation", c.shape)
+            raise _reject(
+                f"correlation must be {len(names)} × {len(names)}", "one row per factor", "correlation", c.shape
+            )
         bad = np.argwhere(~(np.abs(c) <= 1 + CORRELATION_TOLERANCE))
         asymmetric = np.argwhere(~(np.abs(c - c.T) <= CORRELATION_TOLERANCE))
         diagonal = np.flatnonzero(~(np.abs(np.diag(c) - 1) <= CORRELATION_TOLERANCE))

@@ -41,7 +41,9 @@ class StudentT(RiskFactorModel):
         node, weight = np.polynomial.legendre.leggauss(200)
         half = (Z_MAX - Z_MIN_MIXING) / 2
         z = np.concatenate([[Z_MIN_MIXING], Z_MIN_MIXING + half * (node + 1)])
-        mass = np.concatenate([[special.ndtr(Z_MIN_MIXING)], half * weight * np.exp(-0.5 * z[1:] ** 2) / np.sqrt(2 * np.pi)])
+        mass = np.concatenate(
+            [[special.ndtr(Z_MIN_MIXING)], half * weight * np.exp(-0.5 * z[1:] ** 2) / np.sqrt(2 * np.pi)]
+        )
         log_w = np.polynomial.chebyshev.chebval(z / Z_MAX, np.asarray(self.log_mixing))
         mixing = np.exp(0.5 * (float(self.log_unit_variance) + log_w))
         return NormalMixture(np.asarray(self.volatility)[:, None] * np.sqrt(steps) * mixing, mass / mass.sum())

@@ -57,7 +57,9 @@ def margin_report(
     live = np.array([i for i, a in enumerate(portfolio.account_id) if str(a) not in withheld], dtype=np.int64)
 
     n_tiles = scenarios.n_tiles
-    store = TileStore(pnl, memory_bytes=memory_bytes or _half_of_memory(), advance=_counter(progress, "revaluation", n_tiles))
+    store = TileStore(
+        pnl, memory_bytes=memory_bytes or _half_of_memory(), advance=_counter(progress, "revaluation", n_tiles)
+    )
     blocks = list(account_blocks(portfolio.quantity, live))
     advance = _counter(progress, "accounts", len(live))
     measured: list[BlockMeasure] = []

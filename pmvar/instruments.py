@@ -41,9 +41,7 @@ class Instruments:
 
     def join(self, other: Instruments) -> Instruments:
         """Both tables as one, sorted by id."""
-        both = Instruments(
-            *(np.concatenate([getattr(self, f.name), getattr(other, f.name)]) for f in fields(self))
-        )
+        both = Instruments(*(np.concatenate([getattr(self, f.name), getattr(other, f.name)]) for f in fields(self)))
         return both.take(np.argsort(both.instrument_id, kind="stable"))
 
 

@@ -61,7 +61,9 @@ def demo(
 def deribit(
     chain: Chain,
     out: BookOut,
-    at: Annotated[str | None, typer.Option(help="RFC 3339 time: the last snapshot at or before it, else the last.")] = None,
+    at: Annotated[
+        str | None, typer.Option(help="RFC 3339 time: the last snapshot at or before it, else the last.")
+    ] = None,
 ) -> None:
     """Coin-settled options, futures and perpetuals from a chain in Deribit's layout."""
     from pmvar.io.import_deribit import import_deribit
@@ -118,7 +120,9 @@ def run(
     greeks: Annotated[bool, typer.Option(help="Gradients and the split by spot, vol and time.")] = True,
     table_format: Annotated[TableFormat, typer.Option("--format", help="Format of the tables.")] = TableFormat.PARQUET,
     acknowledge: Annotated[list[str] | None, typer.Option(help="Gate to pass, such as account-count.")] = None,
-    memory: Annotated[float | None, typer.Option(help="GiB that the run may use; default half of the machine's.")] = None,
+    memory: Annotated[
+        float | None, typer.Option(help="GiB that the run may use; default half of the machine's.")
+    ] = None,
     log_json: Annotated[bool, typer.Option("--log-json", help="Progress as JSON lines on standard error.")] = False,
 ) -> None:
     """Margin every account of a book: tables, manifest.json and report.html in RUN. The command line overrides book.toml."""
@@ -131,7 +135,10 @@ def run(
     summary, code = run_book(
         book,
         out,
-        overrides={key: value if value is None or isinstance(value, int | float) else str(value) for key, value in overrides.items()},
+        overrides={
+            key: value if value is None or isinstance(value, int | float) else str(value)
+            for key, value in overrides.items()
+        },
         greeks=greeks,
         table_format=str(table_format),
         acknowledged=acknowledge or [],

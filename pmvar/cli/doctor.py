@@ -43,6 +43,10 @@ def report() -> str:
     for extra, packages in EXTRAS.items():
         missing = [p for p in packages if not _version(p)]
         name = extra.partition(" ")[0] if "core" not in extra else ""
-        fix = f"missing {', '.join(missing)}" + (f": pip install 'pmvar[{name}]'" if name else "") if missing else "complete"
+        fix = (
+            f"missing {', '.join(missing)}" + (f": pip install 'pmvar[{name}]'" if name else "")
+            if missing
+            else "complete"
+        )
         lines.append(f"  {extra:<30} {fix}")
     return "\n".join(lines)

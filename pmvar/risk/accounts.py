@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, repeat
 
 import jax.numpy as jnp
 import numpy as np
@@ -42,9 +42,7 @@ class AccountBlock:
         return AccountBlock(self.account[rows], self.instrument[rows], self.quantity[rows], self.count[rows])
 
 
-def account_blocks(
-    quantity: sparse.csr_array, accounts: Int[np.ndarray, " account"]
-) -> Iterator[AccountBlock]:
+def account_blocks(quantity: sparse.csr_array, accounts: Int[np.ndarray, " account"]) -> Iterator[AccountBlock]:
     """The given rows of a positions matrix in blocks, accounts with few positions first."""
     count = np.diff(quantity.indptr)
     ordered = accounts[np.argsort(count[accounts], kind="stable")]
@@ -61,7 +59,8 @@ def _block(quantity: sparse.csr_array, chosen: np.ndarray, count: np.ndarray) ->
     filled = np.arange(width) < count[chosen, None]
     instrument = np.zeros((len(chosen), width), dtype=np.int64)
     amount = np.zeros((len(chosen), width))
-    entries = np.concatenate([np.arange(quantity.indptr[a], quantity.indptr[a + 1]) for a in chosen])
+    start = np.asarray(quantity.indptr)
+    entries = np.concatenate([np.arange(int(start[a]), int(start[a + 1])) for a in chosen])
     instrument[filled] = quantity.indices[entries]
     amount[filled] = quantity.data[entries]
     return AccountBlock(chosen, instrument, amount, count[chosen])
@@ -99,7 +98,7 @@ def tail_ids(
     while True:
         parts = [loss[i::THREADS] for i in range(THREADS)]
         with ThreadPoolExecutor(THREADS) as pool:
-            found = list(pool.map(lambda part: largest(part, keep), parts))
+            found = list(pool.map(largest, parts, repeat(keep)))
         ids = np.empty((len(loss), keep), dtype=np.int64)
         for i, part in enumerate(found):
             ids[i::THREADS] = part

@@ -39,7 +39,9 @@ def measure_block(block: AccountBlock, store: TileStore, level: float) -> BlockM
     """
     weight = store.pnl.scenarios.weight
     ids = tail_ids(block_loss(block, store), weight, level)
-    pieces = [_measure_piece(block.take(part), ids[part], loss, store, level) for part, loss in tail_pieces(block, ids, store)]
+    pieces = [
+        _measure_piece(block.take(part), ids[part], loss, store, level) for part, loss in tail_pieces(block, ids, store)
+    ]
 
     def joined(name: str) -> np.ndarray:
         return np.concatenate([getattr(p, name) for p in pieces])
@@ -105,5 +107,3 @@ def isolated_measure(
             out[part] = found.expected_shortfall if measure is Measure.EXPECTED_SHORTFALL else found.value_at_risk
         sides.append(np.maximum(out, 0.0))
     return sides[0], sides[1]
-
-

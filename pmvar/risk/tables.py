@@ -112,9 +112,7 @@ def _pick(rows: Sequence[tuple[int, int, int, int]], parts: Sequence[np.ndarray]
     return np.array([parts[b][r, p] for _, b, r, p in rows], dtype=np.float64)
 
 
-def component_table(
-    portfolio: Portfolio, measured: Sequence[BlockMeasure], found: Sequence[BlockGradient]
-) -> Columns:
+def component_table(portfolio: Portfolio, measured: Sequence[BlockMeasure], found: Sequence[BlockGradient]) -> Columns:
     """The table `components`; without gradients the split by kind of factor is all in `spot_es`."""
     rows = _positions(measured)
     column = np.array([measured[b].block.instrument[r, p] for _, b, r, p in rows], dtype=np.int64)
@@ -180,7 +178,9 @@ def greek_table(
                     "standard_error": error[has, f],
                 }
             )
-    empty = {c: np.array([], dtype=np.float64 if c in ("value", "standard_error") else object) for c in TABLES["greeks"]}
+    empty = {
+        c: np.array([], dtype=np.float64 if c in ("value", "standard_error") else object) for c in TABLES["greeks"]
+    }
     columns = {c: np.concatenate([empty[c], *(p[c] for p in parts)]) for c in TABLES["greeks"]}
     keys = [columns[c].astype(str) for c in ("greek", "factor", "instrument_id", "of", "account_id")]
     order = np.lexsort(keys)
@@ -204,7 +204,9 @@ def worst_table(portfolio: Portfolio, measured: Sequence[BlockMeasure], scenario
 
 def shock_table(measured: Sequence[BlockMeasure], scenarios: ScenarioSet) -> Columns:
     """The table `shocks`: log changes of all factors over the horizon in the scenarios of `worst`."""
-    ids: Int[np.ndarray, " scenario"] = np.unique(np.concatenate([m.worst.ravel() for m in measured] or [np.array([], int)]))
+    ids: Int[np.ndarray, " scenario"] = np.unique(
+        np.concatenate([m.worst.ravel() for m in measured] or [np.array([], int)])
+    )
     shock = np.asarray(scenarios.shock[ids].sum(axis=1)) if len(ids) else np.zeros((0, len(scenarios.factors)))
     return {
         "scenario": np.repeat(ids, len(scenarios.factors)),

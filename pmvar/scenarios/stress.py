@@ -26,11 +26,15 @@ def stress_scenarios(
     for row, (scenario, moves) in enumerate(stress.items()):
         for factor, move in moves.items():
             if factor not in column or not -1 < move < np.inf:
-                rule = "a stress moves a factor of the model" if factor not in column else "a move must exceed −1 (−100%)"
+                rule = (
+                    "a stress moves a factor of the model" if factor not in column else "a move must exceed −1 (−100%)"
+                )
                 problems.append(
                     Problem(
                         rule,
-                        f"factors are {', '.join(sorted(column)[:8])}…" if factor not in column else "correct the shock",
+                        f"factors are {', '.join(sorted(column)[:8])}…"
+                        if factor not in column
+                        else "correct the shock",
                         file="market/stress",
                         column=f"{scenario}: {factor}",
                         value=str(move),

@@ -67,7 +67,9 @@ class Context:
     def rows(self, columns: np.ndarray) -> tuple[Int[Array, " instrument"], Int[Array, " instrument"]]:
         """Rows of a `World`: the slice and the settlement currency of each instrument."""
         slices = [self.layout.slice_row[slice_of(self.instruments, i)] for i in columns]
-        return jnp.array(slices), jnp.array([self.layout.base_row(self.instruments.settlement_currency[i]) for i in columns])
+        return jnp.array(slices), jnp.array(
+            [self.layout.base_row(self.instruments.settlement_currency[i]) for i in columns]
+        )
 
 
 def slice_of(instruments: Instruments, i: int) -> Slice:
@@ -76,13 +78,13 @@ def slice_of(instruments: Instruments, i: int) -> Slice:
     return Slice(str(instruments.underlying[i]), float(instruments.expiry[i]) if dated else np.inf)
 
 
-def make_plan(
-    instruments: Instruments, market: MarketSnapshot, scenarios: ScenarioSet, precision: Precision
-) -> Plan:
+def make_plan(instruments: Instruments, market: MarketSnapshot, scenarios: ScenarioSet, precision: Precision) -> Plan:
     """Sort instruments into blocks by the pricer table; what lacks an input is left out by name, never guessed."""
     unpriced = {i: reason for i in range(len(instruments)) if (reason := _missing(instruments, i, market, scenarios))}
     priced = [i for i in range(len(instruments)) if i not in unpriced]
-    slices = {slice_of(instruments, i) for i in priced} | {Slice(str(instruments.underlying[i]), np.inf) for i in priced}
+    slices = {slice_of(instruments, i) for i in priced} | {
+        Slice(str(instruments.underlying[i]), np.inf) for i in priced
+    }
     layout = Layout(market, scenarios, tuple(sorted(slices)), jnp.dtype(str(precision)))
     context = Context(instruments, layout)
     blocks: list[Placed] = []
@@ -136,7 +138,10 @@ def _margined(context: Context, columns: Sequence[int]) -> Iterator[Placed]:
     for index, filled in _padded(columns):
         dated = table.kind[filled] == Kind.FUTURE
         price = np.array(
-            [context.forward(i) if d else market.spot[market.column(table.underlying[i])] for i, d in zip(filled, dated, strict=True)]
+            [
+                context.forward(i) if d else market.spot[market.column(table.underlying[i])]
+                for i, d in zip(filled, dated, strict=True)
+            ]
         )
         power = np.where(table.settlement[filled] == Settlement.LINEAR, 1.0, -1.0)
         scale = table.contract_size[filled] * np.array([context.settlement_price(i) for i in filled]) * price**power
@@ -197,9 +202,7 @@ def _smiles(context: Context, columns: Sequence[int]) -> Iterator[Smile]:
         yield Smile(float(vol[0]), float(vol[2] - vol[1]) / (2 * width), vol[3:])
 
 
-def _european_block(
-    context: Context, filled: np.ndarray, smiles: Mapping[int, Smile], *, groups: int
-) -> EuropeanBlock:
+def _european_block(context: Context, filled: np.ndarray, smiles: Mapping[int, Smile], *, groups: int) -> EuropeanBlock:
     """A block of `BLOCK` options; `groups` of one underlying each, or 0 for flat smiles."""
     table, market, layout = context.instruments, context.market, context.layout
     end, linear = layout.scenarios.horizon_end, table.settlement[filled] == Settlement.LINEAR

@@ -92,7 +92,9 @@ class ProfitAndLoss:
         if not finite.all():
             bad = np.flatnonzero(~finite)
             columns = [int(i) for i in range(self.n_instruments) if self.row[i] in set(bad.tolist())]
-            raise NumericsError(f"instruments at columns {columns[:5]} have a P&L that is not finite in scenario tile {index}")
+            raise NumericsError(
+                f"instruments at columns {columns[:5]} have a P&L that is not finite in scenario tile {index}"
+            )
         return tile
 
 

@@ -170,4 +170,3 @@ def _exposures(instruments: Instruments, i: int, market: MarketSnapshot) -> list
     moved = instruments.kind[i] != Kind.CASH and underlying != market.base_currency
     assets = dict.fromkeys([*([underlying] if moved else []), *chain])
     return [(a, moved and a == underlying, a in chain) for a in assets]
-

@@ -69,9 +69,7 @@ class Layout:
         """The world in tile `tile`, with only the kinds of factors in `moving` moving."""
         shock = [self.scenarios.tile(tile).shock]
         shock += [self.scenarios.at(tile, time) for time in self._settlement_times]
-        return _world(
-            tuple(shock), self._arrays, moving=moving, vol_cap=self.scenarios.vol_cap, dtype=self.dtype
-        )
+        return _world(tuple(shock), self._arrays, moving=moving, vol_cap=self.scenarios.vol_cap, dtype=self.dtype)
 
     @cached_property
     def _settlement_times(self) -> tuple[float, ...]:
