@@ -92,5 +92,11 @@ def assumed_model(
 
 def _factor(name: str, kind: FactorKind, *, volatility: float) -> Factor:
     """One assumed factor; `volatility` per step."""
-    term = {"tenor": VOL_TENOR, "term_exponent": TERM_EXPONENT} if kind is FactorKind.VOL else {}
-    return Factor(factor_name(name, kind), volatility, DEGREES_OF_FREEDOM, SOURCE, **term)
+    return Factor(
+        factor_name(name, kind),
+        volatility,
+        DEGREES_OF_FREEDOM,
+        SOURCE,
+        tenor=VOL_TENOR,
+        term_exponent=TERM_EXPONENT if kind is FactorKind.VOL else 0.0,
+    )

@@ -126,6 +126,7 @@ def test_recorded_closes_price_within_bid_and_ask(shared_data, tmp_path, day):
     book = load_book(tmp_path / "book")
     instruments = book.portfolio.instruments.take(book.portfolio.instruments.kind == "option")
     value = values(instruments, book.market)
+    assert book.marks is not None
     at = {name: i for i, name in enumerate(book.marks["instrument_id"].tolist())}
     row = np.array([at.get(name, -1) for name in instruments.instrument_id.tolist()])
     bid, ask = (np.where(row >= 0, book.marks[side][row], np.nan) for side in ("bid", "ask"))

@@ -161,6 +161,7 @@ def test_recorded_chains_reprice_their_marks(shared_data, tmp_path, month, at):
     import_deribit(shared_data / "deribit_chains" / f"deribit_daily_{month}.csv.gz", tmp_path / "book", at=at)
     book = load(tmp_path / "book")
     instruments = book.portfolio.instruments
+    assert book.marks is not None
     mark = dict(zip(book.marks["instrument_id"].tolist(), book.marks["mark"].tolist(), strict=True))
     option = np.flatnonzero(instruments.kind == "option")
     price = values(instruments, book.market).now[option]

@@ -100,9 +100,7 @@ def _counts(n_accounts: int) -> dict[str, int]:
     return {label: n + (label in rest) for label, n in counts.items()}
 
 
-def _universe(
-    instruments: Instruments, market: MarketSnapshot, value: Values, coins: list[str]
-) -> list[_Underlying]:
+def _universe(instruments: Instruments, market: MarketSnapshot, value: Values, coins: list[str]) -> list[_Underlying]:
     found = []
     for name in sorted(set(instruments.underlying.tolist()) & set(market.vols)):
         mine = (instruments.underlying == name) & value.alive

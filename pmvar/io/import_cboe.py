@@ -124,8 +124,7 @@ def _times(table: Table) -> tuple[float, np.ndarray]:
 
     matches = [_SYMBOL.fullmatch(symbol) for symbol in table["symbol"].tolist()]
     sound = [
-        match is not None
-        and (match[2], match[3], int(match[4]) / 1000) == (day[2:].replace("-", ""), cp, strike)
+        match is not None and (match[2], match[3], int(match[4]) / 1000) == (day[2:].replace("-", ""), cp, strike)
         for match, day, cp, strike in zip(
             matches, table["expiry"].tolist(), table["cp"].tolist(), table["strike"].tolist(), strict=True
         )

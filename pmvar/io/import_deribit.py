@@ -151,7 +151,8 @@ def _check(table: Table, rows: np.ndarray) -> None:
         raise InputError(Problem("every option had expired at the snapshot", "choose another", file=table.file))
     wrong = np.zeros(len(table), bool)
     for i in rows.tolist():
-        label, side = expiry_label(table["expiry_datetime"][i]), "C" if table["option_type"][i] == "call" else "P"
+        label = expiry_label(float(table["expiry_datetime"][i]))
+        side = "C" if table["option_type"][i] == "call" else "P"
         name = f"{table['currency'][i]}-{label}-{table['strike'][i]:.10g}-{side}"
         wrong[i] = table["instrument_name"][i] != name
     rule = "the name must agree with currency, expiry, strike and type"

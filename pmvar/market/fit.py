@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float
@@ -34,6 +35,7 @@ REWEIGHTINGS = 12
 """Of the robust regression; Huber's constant is `HUBER` standard errors."""
 HUBER = 1.5
 RIGHTS = ("call", "put")
+_implied = jax.jit(implied_total_deviation)
 
 
 @dataclass(frozen=True)
@@ -87,9 +89,7 @@ class FittedChain:
         )
 
 
-def two_sided(
-    bid: Float[np.ndarray, "*shape"], ask: Float[np.ndarray, "*shape"]
-) -> Bool[np.ndarray, "*shape"]:
+def two_sided(bid: Float[np.ndarray, "*shape"], ask: Float[np.ndarray, "*shape"]) -> Bool[np.ndarray, "*shape"]:
     """Where a quote has a positive bid below its ask; False where either is missing."""
     return (bid > 0) & (ask > bid)
 
@@ -217,7 +217,7 @@ def _smiles(
     )
     price = np.stack([bid, (bid + ask) / 2, ask]) / unit
     k = np.broadcast_to(np.log(strike / f), price.shape)
-    deviation, _ = implied_total_deviation(jnp.asarray(price), jnp.asarray(k))
+    deviation, _ = _implied(jnp.asarray(price), jnp.asarray(k))
     vol = np.asarray(deviation) / np.sqrt(year)
     kept = two_sided(bid, ask) & np.isfinite(vol[1])
     smiles = []
