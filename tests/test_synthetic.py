@@ -100,3 +100,5 @@ def test_a_book_with_positions_is_left_alone(folder):
         populate(folder, n_accounts=5, seed=1)
     with pytest.raises(UsageError, match="at least 1"):
         populate(folder, n_accounts=0, seed=1)
+    with pytest.raises(UsageError, match="seed at least 0"):
+        populate(folder, n_accounts=1, seed=-1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -15,19 +16,19 @@ from pmvar.io.import_summary import ImportSummary
 from pmvar.io.table_files import TableFormat, write_table_file
 from pmvar.types import Kind
 
-GENERATED = "accounts, positions and balances are generated (seed {seed}): nobody holds them"
+GENERATED = "Accounts, positions and balances are synthetic, generated with seed {seed}: nobody holds them."
 
 
 def populate(book_path: str | Path, *, n_accounts: int, seed: int, comment: str = "") -> ImportSummary:
     """Add generated positions and balances (see `pmvar.io.accounts`) to the book in the folder `book_path`.
 
-    `book.toml` says so in a comment, after `comment`. The same book, number and seed give the same bytes.
-    Raises UsageError if the book already has positions or balances or `n_accounts` is not positive, and
+    The notes in `book.toml` say so, after `comment`. The same book, number and seed give the same bytes.
+    Raises UsageError if the book already has positions or balances or `n_accounts` or `seed` is out of range, and
     what `load_book` raises.
     """
     folder = Path(book_path)
-    if n_accounts < 1:
-        raise UsageError(f"n_accounts must be at least 1, not {n_accounts}")
+    if n_accounts < 1 or seed < 0:
+        raise UsageError(f"n_accounts must be at least 1 and seed at least 0, not {n_accounts} and {seed}")
     present = [p.name for stem in ("positions", "balances") for p in sorted(folder.glob(f"{stem}.*"))]
     if present:
         raise UsageError(f"{folder} already has {' and '.join(present)}; import it anew, or remove them")
@@ -43,8 +44,8 @@ def populate(book_path: str | Path, *, n_accounts: int, seed: int, comment: str 
     with whole_folder(folder, marker="book.toml") as draft:
         shutil.copytree(folder, draft, dirs_exist_ok=True)
         head = (folder / "book.toml").read_text(encoding="utf-8")
-        said = [f"# {line}\n" for line in (*comment.splitlines(), note[0].upper() + note[1:] + ".")]
-        (draft / "book.toml").write_text("".join(said) + head, encoding="utf-8")
+        said = json.dumps([*comment.splitlines(), note], ensure_ascii=False)
+        (draft / "book.toml").write_text(f"notes = {said}\n{head}", encoding="utf-8")
         for name, table in (("positions", positions), ("balances", balances)):
             arrow = pa.table({key: pa.array(values) for key, values in table.items()})
             write_table_file(draft / name, arrow, table_format=TableFormat.CSV)
