@@ -32,8 +32,10 @@ def digest(folder):
     return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in folder.rglob("*.*")}
 
 
-def test_loads_without_a_flag(book):
-    assert book.flags == () and dict(book.portfolio.withheld) == {}
+def test_loads_with_no_flag_but_what_it_is(book):
+    synthetic, generated = book.flags
+    assert synthetic.startswith("A synthetic book") and "generated with seed 7" in generated
+    assert dict(book.portfolio.withheld) == {}
     assert book.portfolio.n_accounts == 200
     assert 200 < len(book.portfolio.instruments) < 600
     assert len(book.stress) == 9
@@ -52,11 +54,6 @@ def test_more_accounts_leave_the_first_as_they_were(folder, tmp_path):
         for p in (folder, tmp_path / "more")
     }
     assert rows[folder] == rows[tmp_path / "more"] != set()
-
-
-def test_says_that_it_is_synthetic(folder):
-    head = (folder / "book.toml").read_text()
-    assert head.startswith("# A synthetic book") and "seed 7" in head
 
 
 def test_classes_are_what_they_are_called(book):
