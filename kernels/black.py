@@ -9,7 +9,7 @@ from jax.scipy.special import erf, erfc
 from jaxtyping import Array, Float
 
 SMALLEST_DEVIATION = 1e-12
-"""Total standard deviations below this are this: an intrinsic value, to 4e-13 of the forward, and no division by zero."""
+"""Total standard deviations below this are this: an intrinsic value to 4e-13 of the forward, no division by zero."""
 
 
 def normal_cdf(x: Float[Array, "..."]) -> Float[Array, "..."]:

@@ -28,7 +28,8 @@ def margined_pnl(
 ) -> Float[Array, "instrument scenario"]:
     """P&L in base currency of what pays variation margin, ΠX₁: futures and perpetuals.
 
-    `power` +1, linear: Π = n(F₁ − F₀), `scale` = nF₀X₀. `power` −1, inverse: Π = n(1/F₀ − 1/F₁) in coin, `scale` = nX₀/F₀.
+    `power` +1, linear: Π = n(F₁ − F₀), `scale` = nF₀X₀. `power` −1, inverse: Π = n(1/F₀ − 1/F₁) in coin,
+    `scale` = nX₀/F₀.
     """
     today = scale * jnp.exp(power * bump.log_spot + bump.log_settlement)
     move = jnp.expm1(power[:, None] * log_price)

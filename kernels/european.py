@@ -63,8 +63,8 @@ def smile_vol(
 def european_value(terms: EuropeanTerms, state: EuropeanState, bump: Bump) -> Float[Array, "option scenario"]:
     """Value in base currency, per contract, in the dtype of `terms`.
 
-    Linear: D·F·b(k, σ√τ)·X; inverse: b(k, σ√τ)·X with b the normalised Black price, k = ln(K/F₁) and X the base price of
-    the settlement currency. Expired options have τ = 0 and pay their intrinsic value.
+    Linear: D·F·b(k, σ√τ)·X; inverse: b(k, σ√τ)·X with b the normalised Black price, k = ln(K/F₁) and X the base
+    price of the settlement currency. Expired options have τ = 0 and pay their intrinsic value.
     """
     move = state.log_forward + bump.log_spot
     deviation = state.vol * jnp.sqrt(state.time)[:, None]

@@ -33,15 +33,16 @@ def log_mixing_coefficients(degrees_of_freedom: float) -> tuple[float, ...]:
     if np.isinf(degrees_of_freedom):
         return (0.0,) * (DEGREE + 1)
 
-    def log_w(x: np.ndarray) -> np.ndarray:
-        z = Z_MAX * x
+    def log_w(z: np.ndarray) -> np.ndarray:
         half = degrees_of_freedom / 2
         # χ²_ν quantile = 2·Γ⁻¹(ν/2, U), taken from the nearer tail so that no digit of U is lost.
         lower = special.gammaincinv(half, special.ndtr(np.minimum(z, 0)))
         upper = special.gammainccinv(half, special.ndtr(-np.maximum(z, 0)))
         return np.log(half) - np.log(np.where(z < 0, lower, upper))
 
-    return tuple(np.polynomial.chebyshev.chebinterpolate(log_w, DEGREE).tolist())
+    nodes = np.polynomial.chebyshev.chebpts1(DEGREE + 1)
+    fit = np.polynomial.chebyshev.chebfit(nodes, log_w(Z_MAX * nodes), DEGREE)
+    return tuple(fit.tolist())
 
 
 def log_mixing(z: Float[Array, ""], coefficients: Float[Array, "degree"]) -> Float[Array, ""]:

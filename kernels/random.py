@@ -31,7 +31,10 @@ def stream(key: Key[Array, ""], *labels: int | UInt32[Array, ""]) -> Key[Array, 
 
 def uniforms(key: Key[Array, ""], n: int) -> Float[Array, " n"]:
     """`n` uniforms (bits + ½)·2⁻³², symmetric about ½ and never 0 or 1; float64."""
-    return (jax.random.bits(key, (n,), jnp.uint32).astype(jnp.float64) + 0.5) * 2.0**-32
+    # Pinned like the generator: JAX_THREEFRY_PARTITIONABLE=0 would give other bits, which depend on n besides.
+    with jax.threefry_partitionable(True):
+        bits = jax.random.bits(key, (n,), jnp.uint32)
+    return (bits.astype(jnp.float64) + 0.5) * 2.0**-32
 
 
 def normals(key: Key[Array, ""], n: int) -> Float[Array, " n"]:

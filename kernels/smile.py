@@ -1,7 +1,7 @@
 """A smile under scenarios as a matrix product: vol[option, scenario] = table[option, node] · hat[node, scenario].
 
-All options on one underlying see the same move x of its log price, so each tabulates its volatility at a few fixed moves
-and the interpolation weights (hat functions, two non-zero per scenario) are shared. A product instead of a gather keeps
+All options on one underlying see the same move x of its log price, so each tabulates its volatility at a few fixed
+moves, and the interpolation weights (hat functions, two non-zero per scenario) are shared. A product instead of a gather keeps
 the kernel free of indices: differentiable, and as fast on a GPU as on a CPU.
 """
 

@@ -10,25 +10,16 @@ if TYPE_CHECKING:
     from pmvar.models.base import RiskFactorModel
     from pmvar.models.specification import ModelSpecification
 
-NAMES = ("gaussian", "t")
-"""Models of this version."""
-
 
 def build(specification: ModelSpecification) -> RiskFactorModel:
     """The model that a specification names; raises InputError for a name that this version does not have."""
     from pmvar.models.gaussian import gaussian
     from pmvar.models.student_t import student_t
 
-    try:
-        constructor = dict(zip(NAMES, (gaussian, student_t), strict=True))[specification.model]
-    except KeyError:
+    models = {"gaussian": gaussian, "t": student_t}
+    if specification.model not in models:
+        rule = f"this version has the models {', '.join(models)}"
         raise InputError(
-            Problem(
-                f"model must be one of {', '.join(NAMES)}",
-                "choose one of these",
-                file="model.json",
-                column="model",
-                value=specification.model,
-            )
-        ) from None
-    return constructor(specification)
+            Problem(rule, "choose one of these", file="model.json", column="model", value=specification.model)
+        )
+    return models[specification.model](specification)

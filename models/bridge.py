@@ -28,8 +28,8 @@ def bridge(
 ) -> Float[Array, " factor"]:
     """x at `fraction` ∈ (0, 1] of a step that starts at 0 and ends at `end`.
 
-    `key` is the path's own in the stream `BRIDGE`; `deviation` the conditional standard deviation over the whole step; `timestamp` (epoch seconds)
-    names the leaf.
+    `key` is the path's own in the stream `BRIDGE`; `deviation` the conditional standard deviation over the whole step;
+    `timestamp` (epoch seconds) names the leaf.
     """
 
     def noise(scale: Float[Array, ""], *labels: int | Int[Array, ""] | UInt32[Array, ""]) -> Float[Array, " factor"]:

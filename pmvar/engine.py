@@ -17,6 +17,7 @@ from pmvar.risk.accounts import account_blocks
 from pmvar.risk.detail import account_details
 from pmvar.risk.gradient import BlockGradient, MarketFactors, gradients, market_factors
 from pmvar.risk.measure import BlockMeasure, isolated_measure, measure_block
+from pmvar.risk.result import Columns
 from pmvar.risk.rules import MarginRules
 from pmvar.risk.tables import component_table, greek_table, margin_table, shock_table, stress_table, worst_table
 from pmvar.scenarios.scenario_set import ScenarioSet
@@ -83,7 +84,8 @@ def margin_report(
     )
     margins = margin_table(
         portfolio, market, rules, measured,
-        value=value, isolated=isolated, withheld=withheld, fallback=rules.multiplier * np.maximum(fallback, rules.floor),
+        value=value, isolated=isolated, withheld=withheld,
+        fallback=rules.multiplier * np.maximum(fallback, rules.floor),
     )  # fmt: skip
     tables = {
         "margins": margins,
@@ -151,9 +153,7 @@ def _isolated(portfolio: Portfolio, store: TileStore, held: np.ndarray, rules: M
     return rules.multiplier * np.maximum(total, rules.floor)
 
 
-def _stress(
-    portfolio: Portfolio, pnl: ProfitAndLoss, stress: ScenarioSet | None, live: np.ndarray
-) -> dict[str, np.ndarray]:
+def _stress(portfolio: Portfolio, pnl: ProfitAndLoss, stress: ScenarioSet | None, live: np.ndarray) -> Columns:
     """Losses of the stress list through the same revaluation."""
     if stress is None or stress.n_scenarios == 0:
         return stress_table(portfolio, live, np.zeros((len(live), 0)), ())

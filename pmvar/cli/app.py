@@ -125,7 +125,7 @@ def run(
     ] = None,
     log_json: Annotated[bool, typer.Option("--log-json", help="Progress as JSON lines on standard error.")] = False,
 ) -> None:
-    """Margin every account of a book: tables, manifest.json and report.html in RUN. The command line overrides book.toml."""
+    """Margin every account of a book: tables, manifest.json and report.html in RUN. Options override book.toml."""
     from pmvar.cli.run import run_book
 
     overrides = {

@@ -18,7 +18,7 @@ def _keep_compiled() -> None:
     """Keep compiled kernels between runs, in the user's cache."""
     import jax
 
-    if jax.config.jax_compilation_cache_dir is None:
+    if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
         jax.config.update("jax_compilation_cache_dir", str(Path(base) / "pmvar" / "jax"))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)

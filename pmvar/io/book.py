@@ -127,7 +127,7 @@ def load_book(
         stress=stress,
         marks=marks.columns if marks is not None else None,
         input_hashes=dict(sorted(source.hashes.items())),
-        flags=tuple(flags),
+        flags=(*head.notes, *flags),
     )
 
 

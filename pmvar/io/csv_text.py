@@ -7,7 +7,7 @@ import csv
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.csv
+import pyarrow.csv as pcsv
 
 from pmvar.errors import InputError, Problem, SecurityError
 from pmvar.io.problems import Problems
@@ -104,21 +104,21 @@ def read_csv(content: bytes, *, file: str, problems: Problems) -> tuple[pa.Table
 
     ragged: list[tuple[int, int]] = []
 
-    def collect(row: pa.csv.InvalidRow) -> str:
+    def collect(row: pcsv.InvalidRow) -> str:
         ragged.append((row.number, row.actual_columns))
         return "skip"
 
     def parse(*, threads: bool) -> pa.Table:
-        return pa.csv.read_csv(
+        return pcsv.read_csv(
             pa.BufferReader(content),
-            read_options=pa.csv.ReadOptions(column_names=header, skip_rows=1, block_size=_CHUNK, use_threads=threads),
-            parse_options=pa.csv.ParseOptions(
+            read_options=pcsv.ReadOptions(column_names=header, skip_rows=1, block_size=_CHUNK, use_threads=threads),
+            parse_options=pcsv.ParseOptions(
                 newlines_in_values=False,
                 ignore_empty_lines=False,
                 # Row numbers are only known to the single-threaded parser.
                 invalid_row_handler=None if threads else collect,
             ),
-            convert_options=pa.csv.ConvertOptions(
+            convert_options=pcsv.ConvertOptions(
                 column_types={name: pa.string() for name in header}, strings_can_be_null=False, null_values=[]
             ),
         )

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.csv
+import pyarrow.csv as pcsv
 import pyarrow.parquet as pq
 
 from pmvar.errors import AuditError, NumericsError, QualityGate, UsageError
@@ -221,9 +221,9 @@ def _columns(file: Path) -> Columns:
     if file.suffix == ".parquet":
         table = pq.read_table(file, page_checksum_verification=True)
     else:
-        convert = pa.csv.ConvertOptions(column_types=schema, strings_can_be_null=False)
-        parse = pa.csv.ParseOptions(newlines_in_values=True)
-        table = pa.csv.read_csv(file, convert_options=convert, parse_options=parse)
+        convert = pcsv.ConvertOptions(column_types=schema, strings_can_be_null=False)
+        parse = pcsv.ParseOptions(newlines_in_values=True)
+        table = pcsv.read_csv(file, convert_options=convert, parse_options=parse)
     if table.column_names != schema.names:
         raise AuditError(f"{file} has the columns {table.column_names}, not {schema.names}")
     return {name: table[name].to_numpy() for name in schema.names}

@@ -52,6 +52,8 @@ class BookHead:
     rules: MarginRules
     limits: Mapping[str, float]
     """`max_price_age` in seconds, where given."""
+    notes: tuple[str, ...] = ()
+    """What the reader of any result must be told: that the book is synthetic, say."""
 
 
 Check = Callable[[Any], Any]
@@ -123,11 +125,18 @@ def _currency(value: Any) -> str:
     return value
 
 
+def _sentences(value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(line, str) and 0 < len(line) <= 500 for line in value):
+        raise ValueError("must be a list of sentences, each of at most 500 characters")
+    return tuple(value)
+
+
 TOP: Mapping[str, Check] = {
     "format": _integer(1, 1),
     "as_of": _time,
     "base_currency": _currency,
     "surface": _existing(SURFACES),
+    "notes": _sentences,
 }
 SECTIONS: Mapping[str, Mapping[str, Check]] = {
     "run": {
@@ -227,4 +236,5 @@ def read_head(content: bytes, *, overrides: Mapping[str, Any], problems: Problem
         {f.name: found[f.name] for f in fields(kind) if f.name in found} for kind in (RunSettings, MarginRules)
     )
     limits = {key: found[key] for key in SECTIONS["limits"] if key in found}
-    return BookHead(top["as_of"], top["base_currency"], RunSettings(**run), MarginRules(**rules), limits)
+    notes = top.get("notes", ())
+    return BookHead(top["as_of"], top["base_currency"], RunSettings(**run), MarginRules(**rules), limits, notes)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.csv
+import pyarrow.csv as pcsv
 import pyarrow.parquet as pq
 
 Columns = Mapping[str, Sequence[Any] | np.ndarray]
@@ -33,5 +33,5 @@ def write_table_file(path: Path, table: pa.Table, *, table_format: TableFormat) 
         pq.write_table(table, target, compression="zstd", write_page_checksum=True, version="2.6")
     else:
         # "needed" quotes every text and no number.
-        pa.csv.write_csv(table, target, pa.csv.WriteOptions(quoting_style="needed"))
+        pcsv.write_csv(table, target, pcsv.WriteOptions(quoting_style="needed"))
     return target

@@ -1,5 +1,8 @@
 """One strict reader of tables, for CSV, Parquet and anything with an Arrow C stream alike."""
 
+# pyarrow.compute makes its functions at import, where no type checker sees them.
+# pyright: reportAttributeAccessIssue=false
+
 from __future__ import annotations
 
 import hashlib

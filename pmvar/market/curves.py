@@ -56,7 +56,7 @@ class ForwardCurve:
         log_carry = np.concatenate([[0.0], np.log(self.forward / self.spot)])
         t = np.maximum((np.asarray(time, float) - self.as_of) / SECONDS_PER_YEAR, 0.0)
         inside = np.interp(t, year, log_carry)
-        return self.spot * np.exp(np.where(t > year[-1], log_carry[-1] * t / year[-1], inside))
+        return np.asarray(self.spot * np.exp(np.where(t > year[-1], log_carry[-1] * t / year[-1], inside)))
 
 
 @dataclass(frozen=True)
@@ -74,4 +74,4 @@ class DiscountCurve:
     def discount_factor(self, time: float | np.ndarray) -> np.ndarray:
         """Price today of one unit paid at `time` (epoch seconds); 1 at or before `as_of`."""
         t = np.maximum((np.asarray(time, float) - self.as_of) / SECONDS_PER_YEAR, 0.0)
-        return np.exp(-np.interp(np.asarray(time, float), self.maturity, self.zero_rate) * t)
+        return np.asarray(np.exp(-np.interp(np.asarray(time, float), self.maturity, self.zero_rate) * t))

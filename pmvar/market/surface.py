@@ -31,7 +31,8 @@ class VolSlice:
 
     def __post_init__(self) -> None:
         k, vol = self.log_moneyness, self.implied_vol
-        sound = k.ndim == 1 and k.shape == vol.shape and k.size > 0 and np.all(np.isfinite(k)) and np.all(np.diff(k) > 0)
+        sound = k.ndim == 1 and k.shape == vol.shape and k.size > 0
+        sound = sound and np.all(np.isfinite(k)) and np.all(np.diff(k) > 0)
         if not (sound and np.all((vol > 0) & (vol < np.inf))):
             raise InputError(
                 Problem(
@@ -59,10 +60,9 @@ class VolSurface:
 
     def __post_init__(self) -> None:
         expiries = [s.expiry for s in self.slices]
-        if not expiries or expiries[0] <= self.as_of or any(b <= a for a, b in zip(expiries, expiries[1:], strict=False)):
-            raise InputError(
-                Problem("a vol surface needs increasing expiries after as_of", "correct market/vols", file="market/vols")
-            )
+        if not expiries or np.any(np.diff([self.as_of, *expiries]) <= 0):
+            rule = "a vol surface needs increasing expiries after as_of"
+            raise InputError(Problem(rule, "correct market/vols", file="market/vols"))
 
     def vol(self, k: np.ndarray, expiry: float) -> np.ndarray:
         """Implied volatility at log-moneyness `k` (any shape) for one `expiry` (epoch seconds)."""
@@ -80,17 +80,14 @@ class VolSurface:
 
     def quoted(self, k: Sequence[float] | np.ndarray, expiry: float) -> list[Quoted]:
         """For each log-moneyness in `k`: whether that point is quoted, lies between quotes, or beyond them."""
-        match = [s for s in self.slices if s.expiry == expiry]
-        inside_time = self.slices[0].expiry <= expiry <= self.slices[-1].expiry
-        neighbours = match or [
-            s for s in self.slices if inside_time and abs(s.expiry - expiry) == min(abs(x.expiry - expiry) for x in self.slices)
-        ]
+        nearest = min(self.slices, key=lambda s: abs(s.expiry - expiry))
+        grid, same = nearest.log_moneyness, nearest.expiry == expiry
+        beyond = not self.slices[0].expiry <= expiry <= self.slices[-1].expiry
 
         def judge(point: float) -> Quoted:
-            if not neighbours:
+            if beyond:
                 return Quoted.EXTRAPOLATED
-            grid = neighbours[0].log_moneyness
-            if match and np.any(np.abs(grid - point) <= 1e-9):
+            if same and np.any(np.abs(grid - point) <= 1e-9):
                 return Quoted.QUOTED
             return Quoted.INTERPOLATED if grid[0] <= point <= grid[-1] else Quoted.EXTRAPOLATED
 

@@ -1,8 +1,8 @@
 """The standard margin: each position alone, by formula; the fallback for accounts that cannot be simulated.
 
-Options as Derive's standard margin: a short call needs max(15% − OTM, 13%) of spot plus its mark, a short put the larger
-of that and 9% of the larger of spot and mark, plus its mark; long options nothing. Derive (2024), StandardManager; the
-percentages as recalled there. Futures, perpetuals and debts need `LINEAR_RATE` of their notional. Where nothing prices,
+Options as Derive's standard margin: a short call needs max(15% − OTM, 13%) of spot plus its mark, a short put the
+larger of that and 9% of the larger of spot and mark, plus its mark; long options nothing. Derive (2024), StandardManager,
+percentages as recalled. Futures, perpetuals and debts need `LINEAR_RATE` of their notional. Where nothing prices,
 the full notional.
 """
 
@@ -79,7 +79,7 @@ def unit_requirements(
 def standard_margin(
     portfolio: Portfolio, market: MarketSnapshot, value: Float[np.ndarray, " instrument"]
 ) -> Float[np.ndarray, " account"]:
-    """Standard margin of every account in base currency, no offsets; unknown instruments at the largest notional known."""
+    """Standard margin of every account in base currency; unknown instruments at the largest notional of the book."""
     unit = unit_requirements(portfolio.instruments, market, value)
     matrix = portfolio.quantity
     margin = matrix.maximum(0) @ unit.long + (-matrix).maximum(0) @ unit.short

@@ -35,7 +35,8 @@ class BlockMeasure:
 def measure_block(block: AccountBlock, store: TileStore, level: float) -> BlockMeasure:
     """Value-at-risk, expected shortfall, their errors and components of every account of a block.
 
-    The tail is found at the store's precision and aggregated again in float64, where the ES is the sum of its components.
+    The tail is found at the store's precision and aggregated again in float64, where the ES is the sum of its
+    components.
     """
     weight = store.pnl.scenarios.weight
     ids = tail_ids(block_loss(block, store), weight, level)

@@ -55,7 +55,7 @@ class MarginResult:
     details: tuple[AccountDetail, ...]
     """The accounts with the largest initial margins, largest first."""
     settings: Mapping[str, Any]
-    """JSON-ready: as_of, base_currency, level, measure, multiplier, floor, maintenance_ratio, horizon, n_scenarios, seed,
-    sampling, precision, model {name, factors…, source}, drift, device, versions, …"""
+    """JSON-ready: as_of, base_currency, spots, level, measure, multiplier, floor, maintenance_ratio, precision, device,
+    horizon, n_scenarios, seed, sampling, generator, drift, model {name, factors, …}."""
     notes: tuple[str, ...] = field(default=())
     """Sentences a reader must see: assumed parameters, extrapolated strikes, withheld accounts."""

@@ -57,7 +57,7 @@ def margin_table(
     withheld: Mapping[str, str],
     fallback: Float[np.ndarray, " account"],
 ) -> Columns:
-    """The table `margins`: one row per account, withheld ones at their fallback. NumericsError names what is not finite."""
+    """The table `margins`, withheld accounts at their fallback; NumericsError names an account that is not finite."""
     n = portfolio.n_accounts
     names = [str(a) for a in portfolio.account_id]
     out = np.array([a in withheld for a in names])

@@ -74,7 +74,7 @@ def tail(
     before = through - sorted_weight
     if not np.all(through[:, -1] >= n_tail * (1 - 1e-12)):
         raise NumericsError("the scenarios kept do not cover the tail; keep more")
-    # The boundary scenario is the last whose strictly worse ones weigh at most the tail; 1e-9 forgives N(1−α)'s rounding.
+    # The boundary is the last scenario whose strictly worse ones weigh at most the tail; 1e-9 forgives rounding.
     boundary = np.sum(before <= n_tail * (1 + 1e-9), axis=1) - 1
     rank = np.arange(loss.shape[1])
     share = np.clip(n_tail - before, 0.0, sorted_weight)

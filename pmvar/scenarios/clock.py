@@ -31,7 +31,7 @@ def _weekday_seconds(time: float) -> float:
 
 
 def elapsed_steps(as_of: float, time: float, steps_per_year: int) -> float:
-    """Model steps from `as_of` to `time` (epoch seconds): calendar days at 365 a year, else days from Monday to Friday."""
+    """Model steps between two times in epoch seconds: calendar days at 365 a year, else Mondays to Fridays."""
     if steps_per_year == 365:
         return max(time - as_of, 0.0) / DAY
     return max(_weekday_seconds(time) - _weekday_seconds(as_of), 0.0) / DAY

@@ -97,10 +97,15 @@ def simulate(
         vol_cap=model.vol_cap,
         bridge=bridge_at,
         provenance={
-            "model": _description(model), "seed": seed, "n_scenarios": n_scenarios, "horizon": horizon, "drift": str(drift),
-            "sampling": str(sampling), "generator": "threefry2x32",
+            "model": _description(model),
+            "seed": seed,
+            "n_scenarios": n_scenarios,
+            "horizon": horizon,
+            "drift": str(drift),
+            "sampling": str(sampling),
+            "generator": "threefry2x32",
         },
-    )  # fmt: skip
+    )
 
 
 def _description(model: ModelSpecification) -> dict[str, Any]:

@@ -62,14 +62,13 @@ class Context:
 
     def settlement_price(self, i: int) -> float:
         """Today's price in base currency of what instrument `i` settles in."""
-        return self.market.base_price(self.instruments.settlement_currency[i])
+        return self.market.base_price(str(self.instruments.settlement_currency[i]))
 
     def rows(self, columns: np.ndarray) -> tuple[Int[Array, " instrument"], Int[Array, " instrument"]]:
         """Rows of a `World`: the slice and the settlement currency of each instrument."""
         slices = [self.layout.slice_row[slice_of(self.instruments, i)] for i in columns]
-        return jnp.array(slices), jnp.array(
-            [self.layout.base_row(self.instruments.settlement_currency[i]) for i in columns]
-        )
+        bases = [self.layout.base_row(str(c)) for c in self.instruments.settlement_currency[columns]]
+        return jnp.array(slices), jnp.array(bases)
 
 
 def slice_of(instruments: Instruments, i: int) -> Slice:
@@ -128,7 +127,7 @@ def _padded(columns: Sequence[int]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
 def _carried(context: Context, columns: Sequence[int]) -> Iterator[Placed]:
     table, market = context.instruments, context.market
     for index, filled in _padded(columns):
-        price = np.array([market.base_price(table.underlying[i]) for i in filled])
+        price = np.array([market.base_price(str(u)) for u in table.underlying[filled]])
         scale, is_cash = table.contract_size[filled] * price, (table.kind[filled] == Kind.CASH).astype(float)
         yield Placed(index, CarriedBlock(jnp.asarray(scale), jnp.asarray(is_cash), *context.rows(filled)))
 
@@ -139,7 +138,7 @@ def _margined(context: Context, columns: Sequence[int]) -> Iterator[Placed]:
         dated = table.kind[filled] == Kind.FUTURE
         price = np.array(
             [
-                context.forward(i) if d else market.spot[market.column(table.underlying[i])]
+                context.forward(i) if d else market.spot[market.column(str(table.underlying[i]))]
                 for i, d in zip(filled, dated, strict=True)
             ]
         )
@@ -210,7 +209,7 @@ def _european_block(context: Context, filled: np.ndarray, smiles: Mapping[int, S
     money = np.array([context.settlement_price(i) for i in filled])
     discount, log_discount_then = np.ones(len(filled)), np.zeros(len(filled))
     for p in np.flatnonzero(linear):
-        curve, expiry = market.discounts[table.quote_currency[filled[p]]], table.expiry[filled[p]]
+        curve, expiry = market.discounts[str(table.quote_currency[filled[p]])], table.expiry[filled[p]]
         discount[p] = curve.discount_factor(expiry)
         # D₁ = D₀(T)/D₀(h), the forward discount factor; 1 once the option has paid.
         log_discount_then[p] = -np.log(curve.discount_factor(min(expiry, end)))

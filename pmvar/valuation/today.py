@@ -123,9 +123,9 @@ def values_and_greeks(
 ) -> tuple[Float[np.ndarray, " instrument"], list[Sensitivity]]:
     """Value and Greeks of one contract of each instrument; all must be valuable (see `Plan.unpriced`).
 
-    Futures and perpetuals are worth 0. Delta and gamma per unit of price of each asset, the volatility of a strike held;
-    an asset that an instrument also settles in counts with both effects. Vega per 1.00 of vol, rho per 1.00 of rate with
-    forwards held (Black 1976), theta per calendar day.
+    Futures and perpetuals are worth 0. Delta and gamma per unit of price of each asset, the volatility of a strike
+    held; an asset that an instrument also settles in counts with both effects. Vega per 1.00 of vol, rho per 1.00 of
+    rate with forwards held (Black 1976), theta per calendar day.
     """
     n = len(instruments)
     value = np.zeros(n)
@@ -169,4 +169,4 @@ def _exposures(instruments: Instruments, i: int, market: MarketSnapshot) -> list
     chain = [market.asset[c] for c in market.chain(instruments.settlement_currency[i])]
     moved = instruments.kind[i] != Kind.CASH and underlying != market.base_currency
     assets = dict.fromkeys([*([underlying] if moved else []), *chain])
-    return [(a, moved and a == underlying, a in chain) for a in assets]
+    return [(str(a), bool(moved and a == underlying), a in chain) for a in assets]
