@@ -66,7 +66,7 @@ class EuropeanBlock(Block):
     vol_today: Float[Array, " option"]
     vol_slope: Float[Array, " option"]
     """Derivative of `vol_today` by the log forward, the smile held in moneyness."""
-    vol_at_node: Float[Array, "group option node"]
+    vol_at_node: Float[Array, "piece width node"]
     """Volatility after moves `NODES` of the log spot; a single node is a flat smile."""
     time_today: Float[Array, " option"]
     """Years to expiry today."""
@@ -91,11 +91,11 @@ class EuropeanBlock(Block):
             self.log_discount_then.astype(dtype),
             self.time_then.astype(dtype),
         )
-        still = jnp.zeros((len(self.time_today), 1))
-        vol_today = (self.vol_today + self.vol_slope * bump.log_spot + bump.vol)[:, None]
-        today = EuropeanState(still, vol_today, still, still[:, 0], self.time_today)
         # Today's value is cheap, one column: float64 keeps its rounding out of every scenario.
         wide = _cast(bump, jnp.dtype(jnp.float64))
+        still = jnp.zeros((len(self.time_today), 1))
+        vol_today = (self.vol_today + self.vol_slope * wide.log_spot + wide.vol)[:, None]
+        today = EuropeanState(still, vol_today, still, still[:, 0], self.time_today)
         before = european_value(self.terms, today, wide).astype(dtype)
         after = european_value(_cast(self.terms, dtype), then, bump)
         return after - before

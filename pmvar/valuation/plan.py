@@ -66,7 +66,7 @@ class Context:
 
     def rows(self, columns: np.ndarray) -> tuple[Int[Array, " instrument"], Int[Array, " instrument"]]:
         """Rows of a `World`: the slice and the settlement currency of each instrument."""
-        slices = [self.layout.slice_row[slice_of(self.instruments, i)] for i in columns]
+        slices = [self.layout.slice_row[slice_of(self.instruments, i)] for i in columns.tolist()]
         bases = [self.layout.base_row(str(c)) for c in self.instruments.settlement_currency[columns]]
         return jnp.array(slices), jnp.array(bases)
 
@@ -139,11 +139,15 @@ def _margined(context: Context, columns: Sequence[int]) -> Iterator[Placed]:
         price = np.array(
             [
                 context.forward(i) if d else market.spot[market.column(str(table.underlying[i]))]
-                for i, d in zip(filled, dated, strict=True)
+                for i, d in zip(filled.tolist(), dated.tolist(), strict=True)
             ]
         )
         power = np.where(table.settlement[filled] == Settlement.LINEAR, 1.0, -1.0)
-        scale = table.contract_size[filled] * np.array([context.settlement_price(i) for i in filled]) * price**power
+        scale = (
+            table.contract_size[filled]
+            * np.array([context.settlement_price(i) for i in filled.tolist()])
+            * price**power
+        )
         yield Placed(index, MarginedBlock(jnp.asarray(scale), jnp.asarray(power), *context.rows(filled)))
 
 
@@ -205,8 +209,8 @@ def _european_block(context: Context, filled: np.ndarray, smiles: Mapping[int, S
     """A block of `BLOCK` options; `groups` of one underlying each, or 0 for flat smiles."""
     table, market, layout = context.instruments, context.market, context.layout
     end, linear = layout.scenarios.horizon_end, table.settlement[filled] == Settlement.LINEAR
-    forward = np.array([context.forward(i) for i in filled])
-    money = np.array([context.settlement_price(i) for i in filled])
+    forward = np.array([context.forward(i) for i in filled.tolist()])
+    money = np.array([context.settlement_price(i) for i in filled.tolist()])
     discount, log_discount_then = np.ones(len(filled)), np.zeros(len(filled))
     for p in np.flatnonzero(linear):
         curve, expiry = market.discounts[str(table.quote_currency[filled[p]])], table.expiry[filled[p]]

@@ -60,7 +60,7 @@ class TileStore:
         """Whole rows over all scenarios, in the store's dtype."""
         return self._tiles[:, rows].transpose(1, 0, 2).reshape(len(rows), -1)[:, : self.n_scenarios]
 
-    def gather(self, row: Int[np.ndarray, "#shape"], path: Int[np.ndarray, "#shape"]) -> np.ndarray:
+    def gather(self, row: Int[np.ndarray, "*#shape"], path: Int[np.ndarray, "*#shape"]) -> np.ndarray:
         """P&L at broadcast (row, path), float64."""
         tile, within = np.divmod(path, PATH_TILE)
         flat = self._tiles.reshape(-1)
