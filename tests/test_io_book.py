@@ -82,7 +82,7 @@ def test_the_small_book_is_read_whole(tmp_path: Path) -> None:
     assert instruments.strike[ids.index("BTC_USD-28MAR25-110000-C")] == 110_000.0
     assert book.stress == {"crash": {"BTC:spot": -0.4, "BTC:vol": 1.0}, "rally": {"ETH:spot": 0.5}}
     assert book.marks is not None and book.marks["mark"].tolist() == [0.062, 100_010.0]
-    assert book.flags == ("BTC_USD-28MAR25-110000-C: vol interpolated",)
+    assert book.flags == ("BTC 2025-03-28T08:00:00Z: vol interpolated at strikes held 110000",)
     assert {"book.toml", "model.json", "positions.csv", "market/spots.csv"} <= set(book.input_hashes)
     assert (book.settings.scenarios, book.settings.horizon_days, book.rules.level) == (8192, 2, 0.99)
 
@@ -612,10 +612,10 @@ def test_strikes_that_are_not_quoted_on_both_sides_are_flagged(tmp_path: Path) -
         vols.remove(row(vols, underlying="BTC", expiry=NEAR, strike=80_000.0))
 
     assert set(load(tmp_path, thin).flags) == {
-        "BTC-28FEB25-100000-C: vol one-sided",
-        "ETH-28MAR25-2500-P: vol crossed",
-        "BTC-28FEB25-80000-P: vol extrapolated",
-        "BTC_USD-28MAR25-110000-C: vol interpolated",
+        "BTC 2025-02-28T08:00:00Z: vol one-sided at strikes held 100000",
+        "ETH 2025-03-28T08:00:00Z: vol crossed at strikes held 2500",
+        "BTC 2025-02-28T08:00:00Z: vol extrapolated at strikes held 80000",
+        "BTC 2025-03-28T08:00:00Z: vol interpolated at strikes held 110000",
     }
 
 

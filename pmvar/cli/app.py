@@ -29,6 +29,8 @@ RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.
 Chain = Annotated[Path, typer.Argument(metavar="CHAIN", help="Option chain, .csv or .csv.gz.")]
 BookOut = Annotated[Path, typer.Option("--out", metavar="BOOK", help="Folder to write the book to.")]
 
+POSITIONS_NEXT = "next: put positions.csv (account_id, instrument_id, quantity) there, or generate some: pmvar populate"
+
 
 class TableFormat(StrEnum):
     """Format of a run's tables."""
@@ -68,7 +70,7 @@ def deribit(
     """Coin-settled options, futures and perpetuals from a chain in Deribit's layout."""
     from pmvar.io.import_deribit import import_deribit
 
-    _print_summary(import_deribit(chain, out=out, at=at))
+    _print_summary(import_deribit(chain, out=out, at=at), then=POSITIONS_NEXT)
 
 
 @importers.command()
@@ -76,7 +78,7 @@ def cboe(chain: Chain, out: BookOut) -> None:
     """S&P 500 options from a chain in CBOE's layout, on the forward of each expiry."""
     from pmvar.io.import_cboe import import_cboe
 
-    _print_summary(import_cboe(chain, out=out))
+    _print_summary(import_cboe(chain, out=out), then=POSITIONS_NEXT)
 
 
 @app.command()
@@ -104,6 +106,8 @@ def validate(book: BookFolder) -> None:
     )
     for flag in loaded.flags:
         typer.echo(f"note: {flag}")
+    for account, reason in portfolio.withheld.items():
+        typer.echo(f"note: account {account} would be withheld: {reason}")
 
 
 @app.command()
@@ -162,8 +166,10 @@ def explain(
     typer.echo(text(found.tables, found.manifest, account))
 
 
-def _print_summary(summary: ImportSummary) -> None:
+def _print_summary(summary: ImportSummary, *, then: str = "") -> None:
     counts = ", ".join(f"{n:,} {name}" for name, n in summary.counts.items())
     typer.echo(f"{summary.path}: {counts}")
     for note in summary.notes:
         typer.echo(f"note: {note}")
+    if then:
+        typer.echo(then)

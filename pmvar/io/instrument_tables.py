@@ -11,6 +11,7 @@ from pmvar.io.market_tables import Notes, check_dates
 from pmvar.io.problems import Problems
 from pmvar.io.settings import BookHead
 from pmvar.io.tables import Table
+from pmvar.io.times import format_time
 from pmvar.market.snapshot import MarketSnapshot
 from pmvar.market.surface import Quoted
 from pmvar.types import FactorKind, Kind, PutCall, Settlement, factor_name
@@ -187,8 +188,8 @@ def _bounds(priced: Instruments, market: MarketSnapshot) -> tuple[np.ndarray, np
 
 
 def strike_flags(instruments: Instruments, held: np.ndarray, market: MarketSnapshot, vols: Table | None) -> list[str]:
-    """A note for each held option whose vol is not quoted on both sides: interpolated, extrapolated or
-    one-sided.
+    """The strikes of held options whose vol is not quoted on both sides (interpolated, extrapolated, one-sided, …), a
+    note for each expiry and kind.
 
     `held` is a mask over the instruments.
     """
@@ -207,8 +208,12 @@ def strike_flags(instruments: Instruments, held: np.ndarray, market: MarketSnaps
     for (underlying, expiry), rows in sorted(smiles.items()):
         strikes = instruments.strike[rows].tolist()
         k = np.log(np.array(strikes) / market.forwards[underlying].at(expiry))
-        for i, strike, quoted in zip(rows, strikes, market.vols[underlying].quoted(k, expiry), strict=True):
-            note = one_sided.get((underlying, expiry, strike)) if quoted is Quoted.QUOTED else quoted.value
-            if note:
-                flags.append(f"{instruments.instrument_id[i]}: vol {note}")
+        flagged: dict[str, set[float]] = {}
+        for strike, quoted in zip(strikes, market.vols[underlying].quoted(k, expiry), strict=True):
+            kind = one_sided.get((underlying, expiry, strike)) if quoted is Quoted.QUOTED else quoted.value
+            if kind:
+                flagged.setdefault(kind, set()).add(strike)
+        for kind, those in sorted(flagged.items()):
+            named = ", ".join(f"{strike:g}" for strike in sorted(those))
+            flags.append(f"{underlying} {format_time(expiry)}: vol {kind} at strikes held {named}")
     return flags

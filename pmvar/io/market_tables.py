@@ -14,6 +14,7 @@ from pmvar.io.schemas import MAX_MEDIAN_VOL, PERCENT_FIX
 from pmvar.io.settings import BookHead
 from pmvar.io.tables import Table
 from pmvar.io.times import format_time
+from pmvar.market.arbitrage import arbitrage_notes
 from pmvar.market.curves import DiscountCurve, ForwardCurve
 from pmvar.market.snapshot import MarketSnapshot
 from pmvar.market.surface import VolSlice, VolSurface
@@ -140,6 +141,7 @@ def _surfaces(
             k = np.log(vols["strike"][at] / curve.at(expiry))
             slices.append(VolSlice(expiry, k, vols["implied_vol"][at]))
         surfaces[underlying] = VolSurface(head.as_of, tuple(slices))
+        notes.flags.extend(arbitrage_notes(underlying, surfaces[underlying]))
     return surfaces
 
 

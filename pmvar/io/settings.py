@@ -142,8 +142,8 @@ SECTIONS: Mapping[str, Mapping[str, Check]] = {
     "run": {
         "horizon": _horizon,
         "level": _real(0.500001, 0.9999999, rule="must lie in (0.5, 1), such as 0.99"),
-        "scenarios": _integer(1, 2**31 - 1),
-        "seed": _integer(0, 2**63 - 1),
+        "scenarios": _integer(1024, 2**31 - 1),
+        "seed": _integer(0, 2**32 - 1),
         "sampling": _existing(tuple(Sampling)),
         "netting": _one_of(Netting),
         "precision": _one_of(Precision),

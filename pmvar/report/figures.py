@@ -178,7 +178,7 @@ def _axes(width: float, height: float) -> tuple[Any, Any]:
 
     figure = Figure(figsize=(width, height))
     # Margins in inches, fixed: fitting them to the labels costs more than drawing does.
-    left, right, below, above = 0.78, 0.12, 0.56, 0.28
+    left, right, below, above = 0.95, 0.12, 0.56, 0.28
     box = (left / width, below / height, (width - left - right) / width, (height - below - above) / height)
     return figure, figure.add_axes(box)
 

@@ -15,7 +15,7 @@ from pmvar.risk.measure import N_WORST, BlockMeasure
 from pmvar.risk.result import TABLES, Columns
 from pmvar.risk.rules import MarginRules
 from pmvar.scenarios.scenario_set import ScenarioSet
-from pmvar.types import Kind, Measure, Status
+from pmvar.types import FactorKind, Kind, Measure, Status
 from pmvar.valuation.today import Sensitivity
 
 
@@ -203,11 +203,17 @@ def worst_table(portfolio: Portfolio, measured: Sequence[BlockMeasure], scenario
 
 
 def shock_table(measured: Sequence[BlockMeasure], scenarios: ScenarioSet) -> Columns:
-    """The table `shocks`: log changes of all factors over the horizon in the scenarios of `worst`."""
+    """The table `shocks`: log changes of all factors over the horizon in the scenarios of `worst`.
+
+    Vols at their reference tenor and capped, as revaluation takes them.
+    """
     ids: Int[np.ndarray, " scenario"] = np.unique(
         np.concatenate([m.worst.ravel() for m in measured] or [np.array([], int)])
     )
     shock = np.asarray(scenarios.shock[ids].sum(axis=1)) if len(ids) else np.zeros((0, len(scenarios.factors)))
+    is_vol = np.array([name.endswith(f":{FactorKind.VOL}") for name in scenarios.factors])
+    if np.isfinite(scenarios.vol_cap):
+        shock = np.where(is_vol, scenarios.vol_cap * np.tanh(shock / scenarios.vol_cap), shock)
     return {
         "scenario": np.repeat(ids, len(scenarios.factors)),
         "factor": np.tile(_text(scenarios.factors), len(ids)),

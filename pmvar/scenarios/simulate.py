@@ -10,7 +10,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, Key, UInt32
+from jaxtyping import Array, Bool, Float, Key, UInt32
 
 from pmvar.errors import NumericsError, UsageError
 from pmvar.kernels.random import Stream, run_key, stream, uniforms
@@ -18,7 +18,7 @@ from pmvar.market.snapshot import MarketSnapshot
 from pmvar.models import build
 from pmvar.models.base import PathShock, RiskFactorModel
 from pmvar.models.bridge import bridge
-from pmvar.models.price_map import log_price_ratio, mean_shift
+from pmvar.models.price_map import NormalMixture, log_price_ratio, mean_shift
 from pmvar.models.specification import ModelSpecification
 from pmvar.scenarios.clock import elapsed_steps, horizon_end, horizon_steps
 from pmvar.scenarios.scenario_set import ScenarioSet
@@ -63,15 +63,19 @@ def simulate(
     key = run_key(seed)
 
     def shift(time: float, elapsed: float) -> Float[np.ndarray, " factor"]:
-        if drift is Drift.NONE:
-            return np.zeros(len(is_price))
-        growth = np.array([_growth(market, f.underlying, time) for f in model.factors])
-        return np.where(is_price, mean_shift(model.price_map, law.marginal(elapsed), growth), 0.0)
+        out = np.zeros(len(is_price))
+        if drift is Drift.FORWARD:
+            marginal = law.marginal(elapsed)
+            growth = [_growth(market, f.underlying, time) for f in model.factors if f.kind is FactorKind.SPOT]
+            prices = NormalMixture(marginal.deviation[is_price], marginal.weight)
+            out[is_price] = mean_shift(model.price_map, prices, np.array(growth))
+        return out
 
     def tile_shock(index: int, time: float, shift_there: np.ndarray) -> Float[Array, "scenario factor"]:
         fraction = elapsed_steps(market.as_of, time, model.steps_per_year) / steps
         return _tile(
-            law, model.price_map, is_price, key, jnp.uint32(index * PATH_TILE), jnp.float64(steps), shift_there,
+            law, model.price_map, jnp.asarray(is_price), key, jnp.uint32(index * PATH_TILE), jnp.float64(steps),
+            jnp.asarray(shift_there),
             (jnp.float64(fraction), jnp.uint32(int(time))) if time < end else None,
         )  # fmt: skip
 
@@ -131,16 +135,16 @@ def _growth(market: MarketSnapshot, underlying: str, time: float) -> float:
 def _tile(
     law: RiskFactorModel,
     price_map: PriceMap,
-    is_price: np.ndarray,
+    is_price: Bool[Array, " factor"],
     key: Key[Array, ""],
     start: UInt32[Array, ""],
     steps: Float[Array, ""],
-    shift: Float[np.ndarray, " factor"],
+    shift: Float[Array, " factor"],
     inside: tuple[Float[Array, ""], UInt32[Array, ""]] | None,
 ) -> Float[Array, "scenario factor"]:
     """Log changes of one tile of paths, at the horizon or `inside` it at (fraction of its steps, timestamp)."""
 
-    def one_path(path_id: Int[Array, ""]) -> Float[Array, " factor"]:
+    def one_path(path_id: UInt32[Array, ""]) -> Float[Array, " factor"]:
         path_key = stream(key, Stream.PATH, path_id)
         path: PathShock = law.path(uniforms(path_key, law.dimension()), steps)
         x = path.shock[0]
