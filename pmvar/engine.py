@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from pmvar.errors import UsageError
 from pmvar.methods.standard import standard_margin
 from pmvar.portfolio import Portfolio
 from pmvar.report.margin_report import MarginReport
@@ -27,6 +28,10 @@ from pmvar.valuation.today import values_and_greeks
 
 Progress = Callable[[str, int, int], None]
 """(stage, done, total), called as work goes on."""
+
+
+LEAST_TAIL = 10
+"""Scenarios that must lie beyond the level: fewer say nothing of a tail, nor of their own error."""
 
 
 def _quiet(stage: str, done: int, total: int) -> None:
@@ -50,9 +55,15 @@ def margin_report(
 
     Accounts that hold something which cannot be valued are withheld: their margin is the largest of `last_good` and the
     standard margin, never zero in silence. `greeks=False` leaves out gradients and the spot–vol–time split. Raises
-    NumericsError if any number is not finite.
+    UsageError if the tail holds too few scenarios and NumericsError if any number is not finite.
     """
     market, scenarios = pnl.market, pnl.scenarios
+    if scenarios.n_scenarios * (1 - rules.level) < LEAST_TAIL:
+        least = int(np.ceil(LEAST_TAIL / (1 - rules.level)))
+        raise UsageError(
+            f"{scenarios.n_scenarios:,} scenarios leave fewer than {LEAST_TAIL} beyond level {rules.level}; "
+            f"use at least {least:,}"
+        )
     withheld = _withheld(portfolio, pnl)
     value, sensitivities = _values(portfolio, pnl)
     live = np.array([i for i, a in enumerate(portfolio.account_id) if str(a) not in withheld], dtype=np.int64)
