@@ -1,4 +1,4 @@
-"""Accounts = positions × P&L tile, as padded rows: eight positions at a time, always in the same order."""
+"""Accounts = positions × P&L tile, as padded rows: up to 32 positions a call, always in the same order."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ import jax
 from jaxtyping import Array, Float, Int
 
 LANES = 8
-"""Positions added per call; accounts with more loop over calls, so that bits do not depend on the size bucket."""
+"""Positions are padded to a multiple of this."""
+
+MOST_LANES = 32
+"""Positions added per call, unrolled; accounts with more loop over calls, so that bits do not depend on the width."""
 
 ACCOUNT_HEIGHTS = (32, 128, 512)
 """Accounts in one call: the canonical heights of the kernel."""
@@ -17,12 +20,15 @@ ACCOUNT_BLOCK = ACCOUNT_HEIGHTS[-1]
 
 @jax.jit
 def add_positions(
-    loss: Float[Array, "account scenario"],
-    pnl: Float[Array, "instrument scenario"],
+    loss: Float[Array, "strip account path"],
+    pnl: Float[Array, "strip instrument path"],
     column: Int[Array, "account lane"],
     quantity: Float[Array, "account lane"],
-) -> Float[Array, "account scenario"]:
-    """`loss` minus the P&L of each account's next positions; padding has quantity 0 and any valid column."""
+) -> Float[Array, "strip account path"]:
+    """`loss` minus the P&L of each account's next positions; padding has quantity 0 and any valid column.
+
+    A strip is a few neighbouring scenarios of all instruments, narrow enough to stay in cache while all accounts read it.
+    """
     for lane in range(column.shape[1]):
-        loss = loss - quantity[:, lane, None] * pnl[column[:, lane]]
+        loss = loss - quantity[None, :, lane, None] * pnl[:, column[:, lane]]
     return loss

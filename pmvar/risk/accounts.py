@@ -13,10 +13,10 @@ from jaxtyping import Float, Int
 from scipy import sparse
 
 from pmvar.errors import NumericsError
-from pmvar.kernels.aggregate import ACCOUNT_BLOCK, ACCOUNT_HEIGHTS, LANES, add_positions
+from pmvar.kernels.aggregate import ACCOUNT_BLOCK, ACCOUNT_HEIGHTS, LANES, MOST_LANES, add_positions
 from pmvar.risk.tail import largest, n_kept
 from pmvar.types import PATH_TILE
-from pmvar.valuation.store import TileStore
+from pmvar.valuation.store import STRIP, TileStore
 
 THREADS = 2
 """Host threads for tail selection, which is bound by memory."""
@@ -73,17 +73,17 @@ def block_loss(block: AccountBlock, store: TileStore) -> Float[np.ndarray, "acco
     pad = ((0, height - n), (0, 0))
     row = np.pad(store.pnl.row[block.instrument], pad).astype(np.int32)
     quantity = np.pad(block.quantity, pad).astype(store.dtype)
-    lanes = [slice(i, i + LANES) for i in range(0, row.shape[1], LANES)]
+    lanes = [slice(i, i + MOST_LANES) for i in range(0, row.shape[1], MOST_LANES)]
     chunks = [(jnp.asarray(row[:, s]), jnp.asarray(quantity[:, s])) for s in lanes]
-    out = np.empty((n, store.n_scenarios), store.dtype)
-    zero = jnp.zeros((height, PATH_TILE), store.dtype)
+    strips = PATH_TILE // STRIP
+    out = np.empty((n, store.n_tiles, strips, STRIP), store.dtype)
+    zero = jnp.zeros((strips, height, STRIP), store.dtype)
     for i in range(store.n_tiles):
         tile, loss = store.device(i), zero
         for columns, amounts in chunks:
             loss = add_positions(loss, tile, columns, amounts)
-        part = slice(i * PATH_TILE, min((i + 1) * PATH_TILE, store.n_scenarios))
-        out[:, part] = np.asarray(loss)[:n, : part.stop - part.start]
-    return out
+        out[:, i] = np.asarray(loss)[:, :n].transpose(1, 0, 2)
+    return out.reshape(n, -1)[:, : store.n_scenarios]
 
 
 def tail_ids(

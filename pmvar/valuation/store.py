@@ -13,22 +13,25 @@ from jaxtyping import Array, Float, Int
 from pmvar.types import PATH_TILE
 from pmvar.valuation.reprice import ProfitAndLoss
 
+STRIP = 128
+"""Scenarios that stand together: a strip of a thousand instruments fits a core's cache while accounts are summed."""
+
 _ALIGNMENT = 64
 """Bytes: what JAX wants of a host buffer to read it without a copy."""
 
 
 class TileStore:
-    """All tiles of a `ProfitAndLoss`, [tile, row, PATH_TILE]."""
+    """All tiles of a `ProfitAndLoss`, each in strips: [tile, strip, row, path]."""
 
     def __init__(self, pnl: ProfitAndLoss, *, memory_bytes: float, advance: Callable[[], None] = lambda: None):
         """Price every tile; beyond half of `memory_bytes` the tiles go to an unnamed scratch file."""
-        shape = (pnl.scenarios.n_tiles, pnl.n_rows, PATH_TILE)
+        shape = (pnl.scenarios.n_tiles, PATH_TILE // STRIP, pnl.n_rows, STRIP)
         dtype = np.dtype(str(pnl.precision))
         size = int(np.prod(shape)) * dtype.itemsize
         self.pnl = pnl
         self._tiles = _aligned(shape, dtype) if size <= memory_bytes / 2 else _scratch(shape, dtype)
         for i, tile in enumerate(pnl):
-            self._tiles[i] = np.asarray(tile)
+            self._tiles[i] = np.asarray(tile).reshape(pnl.n_rows, -1, STRIP).transpose(1, 0, 2)
             advance()
 
     @property
@@ -46,7 +49,7 @@ class TileStore:
         """Of the tiles."""
         return self._tiles.dtype
 
-    def device(self, index: int) -> Float[Array, "row scenario"]:
+    def device(self, index: int) -> Float[Array, "strip row path"]:
         """Tile `index` as a JAX array; on a CPU without a copy."""
         if jax.default_backend() == "cpu":
             return jax.dlpack.from_dlpack(self._tiles[index])
@@ -58,13 +61,17 @@ class TileStore:
 
     def rows(self, rows: Int[np.ndarray, " n"]) -> Float[np.ndarray, "n scenario"]:
         """Whole rows over all scenarios, in the store's dtype."""
-        return self._tiles[:, rows].transpose(1, 0, 2).reshape(len(rows), -1)[:, : self.n_scenarios]
+        return self._strips[:, rows].transpose(1, 0, 2).reshape(len(rows), -1)[:, : self.n_scenarios]
 
     def gather(self, row: Int[np.ndarray, "*#shape"], path: Int[np.ndarray, "*#shape"]) -> np.ndarray:
         """P&L at broadcast (row, path), float64."""
-        tile, within = np.divmod(path, PATH_TILE)
+        strip, within = np.divmod(path, STRIP)
         flat = self._tiles.reshape(-1)
-        return flat.take((tile * self._tiles.shape[1] + row) * PATH_TILE + within).astype(np.float64)
+        return flat.take((strip * self._tiles.shape[2] + row) * STRIP + within).astype(np.float64)
+
+    @property
+    def _strips(self) -> Float[np.ndarray, "strip row path"]:
+        return self._tiles.reshape(-1, *self._tiles.shape[2:])
 
 
 def _aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
