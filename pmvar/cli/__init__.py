@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+import traceback
 from types import FrameType
 
 from pmvar.errors import PmvarError
@@ -27,3 +28,7 @@ def main() -> None:
     except MemoryError:
         print("pmvar: out of memory; use fewer --paths or a smaller --memory", file=sys.stderr)
         sys.exit(6)
+    except Exception:
+        traceback.print_exc()
+        print("pmvar: this is a bug; please report the lines above", file=sys.stderr)
+        sys.exit(PmvarError.exit_code)
