@@ -108,7 +108,7 @@ def option(underlying: str, label: str, expiry: float, moneyness: float, put_cal
 
 
 def mixed_rows() -> list[dict[str, Any]]:
-    """All instruments of the mixed market: options at three expiries, futures, perpetuals, a linear option on a coin."""
+    """Options at three expiries, futures and perpetuals on each underlying, a linear option on a coin, a spot."""
     rows: list[dict[str, Any]] = []
     for u in OPTIONED:
         for label, expiry in (("SOON", SOON), ("NEAR", NEAR), ("FAR", FAR)):
