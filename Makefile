@@ -38,7 +38,7 @@ lint: $(VENV)/.dev  ## style, layers, types
 bench: $(VENV)/.dev  ## run every benchmark at its quick size; figures as JSON under build/bench
 	@mkdir -p build/bench
 	@set -e; for b in benchmarks/*.py; do \
-		name=$$(basename $$b .py); [ $$name != __init__ ] || continue; \
+		name=$$(basename $$b .py); case $$name in _*|common) continue;; esac; \
 		echo "== $$name"; $(PY) $$b --quick --json build/bench/$$name.json; done
 
 # --fork-strategy fewest: one version of each package on every Python, so that the locked set is the tested set.

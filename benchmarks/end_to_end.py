@@ -1,0 +1,131 @@
+"""From a book to margins: E1 stage by stage, against the naive JAX pipeline; and `pmvar run` at three sizes.
+
+E1: 1,000 options × 10,000 scenarios → 10,000 accounts × 20 positions → 99% VaR and ES of each, float32. Its clock
+starts with the book in memory and stops with the measures; kernels are compiled, which the first call shows.
+`pmvar run` is the command as a user has it, compilation, reading and the report included, on the synthetic demo book.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from _e1 import FULL, QUICK, e1_book, run_e1
+from common import HERE, Figures, Timing, benchmark, fresh, paired, peak_gib
+
+from pmvar.types import Precision
+
+RUNS = ((100, 16_384), (1_000, 65_536), (10_000, 16_384))
+"""(accounts, scenarios) of `pmvar run`."""
+QUICK_RUNS = ((20, 4_096),)
+
+
+def e1(arguments: argparse.Namespace, rounds: int) -> Figures:
+    """E1 and its stages, the naive pipeline beside it."""
+    from _naive import Naive
+
+    size = QUICK if arguments.quick else FULL
+    book = e1_book(size)
+    naive = Naive(book, size.scenarios)
+    outcomes = []
+    calls = {
+        "e1": lambda: outcomes.append(run_e1(book, size.scenarios)),
+        "e1_f64": lambda: run_e1(book, size.scenarios, Precision.FLOAT64) and None,
+    }
+    timings = paired(calls, rounds=rounds)
+    # The naive pipeline takes a minute: its rounds are fewer, between two of ours.
+    before = paired({"e1": calls["e1"]}, rounds=1)["e1"]
+    timings["e1_naive_jax"] = paired({"naive": naive}, rounds=1 if rounds > 3 else rounds)["naive"]
+    n_options = size.underlyings * size.options_each
+    figures: Figures = {"options": n_options, "accounts": size.accounts, "scenarios": size.scenarios}
+    print(f"E1: {n_options:,} options, {size.accounts:,} accounts, {size.scenarios:,} scenarios")
+    for name, timing in timings.items():
+        print(f"{name:>24}  {timing}, first call {timing.first:.2f} s")
+        figures |= _spread(name, timing)
+    best = sorted(outcomes[1:], key=lambda o: sum(o.seconds.values()))[len(outcomes[1:]) // 2]
+    for stage, seconds in best.seconds.items():
+        print(f"{stage:>24}  {seconds:.3f} s")
+        figures[f"e1_{stage}_s"] = seconds
+    figures["e1_beside_naive_s"] = before.median
+    figures["naive_over_e1"] = timings["e1_naive_jax"].median / timings["e1"].median
+    print(f"{'naive / pmvar':>24}  {figures['naive_over_e1']:.1f}×")
+    return figures
+
+
+def _spread(name: str, timing: Timing) -> Figures:
+    return {
+        f"{name}_s": timing.median,
+        f"{name}_low_s": timing.low,
+        f"{name}_high_s": timing.high,
+        f"{name}_first_call_s": timing.first,
+    }
+
+
+def one(which: str, size: str) -> Figures:
+    """Peak memory of one pipeline in this process alone."""
+    chosen = QUICK if size == "quick" else FULL
+    book = e1_book(chosen)
+    if which == "naive":
+        from _naive import Naive
+
+        naive = Naive(book, chosen.scenarios)
+        [x.block_until_ready() for x in naive()]
+    else:
+        run_e1(book, chosen.scenarios)
+        run_e1(book, chosen.scenarios)
+    return {"gib": peak_gib()}
+
+
+def runs(sizes: tuple[tuple[int, int], ...]) -> Figures:
+    """`pmvar run` in processes of its own: first with nothing compiled, then each size with what that left behind."""
+    figures: Figures = {}
+    print(f"\n{'pmvar run':>24}  {'wall s':>8}  {'peak GiB':>8}")
+    with tempfile.TemporaryDirectory() as folder:
+        environment = {n: v for n, v in os.environ.items() if not n.startswith("JAX_")}
+        environment |= {"PYTHONPATH": str(HERE.parent), "XDG_CACHE_HOME": f"{folder}/cache"}
+        for label, (accounts, scenarios) in (("cold", sizes[0]), *((f"{a}x{n}", (a, n)) for a, n in sizes)):
+            book = f"{folder}/book{accounts}"
+            if not Path(book).exists():
+                demo = [sys.executable, "-m", "pmvar", "demo", "--out", book, "--accounts", str(accounts)]
+                subprocess.run(demo, env=environment, check=True, stdout=subprocess.DEVNULL)
+            out = ["--out", f"{folder}/run-{label}", "--paths", str(scenarios)]
+            wall, peak = _watched([sys.executable, "-m", "pmvar", "run", book, *out], environment)
+            figures |= {f"run_{label}_s": wall, f"run_{label}_peak_gib": peak}
+            text = f"{accounts:,} × {scenarios:,}" + (" (compiling)" if label == "cold" else "")
+            print(f"{text:>24}  {wall:>8.1f}  {peak:>8.2f}")
+    return figures
+
+
+def _watched(command: list[str], environment: dict[str, str]) -> tuple[float, float]:
+    """Wall time in seconds and peak memory in GiB of a command that must succeed."""
+    begun, peak = time.perf_counter(), 0.0
+    with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        # Not ru_maxrss of the child, which starts at this process's own.
+        while process.poll() is None:
+            peak = max(peak, peak_gib(process.pid))
+            time.sleep(0.02)
+    if process.returncode not in (0, 4):
+        raise RuntimeError(f"{' '.join(command[2:])} exited with {process.returncode}")
+    return time.perf_counter() - begun, peak
+
+
+def measure(arguments: argparse.Namespace) -> Figures:
+    """Everything, or (for a child process) the peak memory of one pipeline."""
+    if arguments.peak:
+        return one(*arguments.peak.split(","))
+    size = "quick" if arguments.quick else "full"
+    figures = e1(arguments, rounds=3 if arguments.quick else 7)
+    for which, name in (("pmvar", "e1_peak_gib"), ("naive", "e1_naive_jax_peak_gib")):
+        figures[name] = fresh("end_to_end.py", "--peak", f"{which},{size}")["gib"]
+        print(f"{name:>24}  {figures[name]:.2f} GiB")
+    print("\ne1_full_s is left out: it is defined on weighted Sobol' paths, which this version does not draw")
+    return figures | runs(QUICK_RUNS if arguments.quick else RUNS)
+
+
+if __name__ == "__main__":
+    benchmark(__doc__ or "", measure, "--peak")

@@ -1,0 +1,64 @@
+"""Benchmarks run at their quick sizes and write the figures that are promised; no time is asserted."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+FIGURES = {
+    "reprice_throughput": (
+        "european_f32_per_s",
+        "european_f64_per_s",
+        "european_f32_smile_per_s",
+        "kernel_f32_per_s",
+        "numpy_per_s",
+        "numba_per_s",
+        "quantlib_per_s",
+        "float32_rms_error",
+        "float64_max_error",
+    ),
+    "end_to_end": ("e1_s", "e1_naive_jax_s", "e1_peak_gib", "e1_aggregate_s", "e1_tail_s", "run_cold_s"),
+    "margin_greeks": ("greeks_over_forward",),
+    "device_check": ("has_gpu", "e1_cpu_s"),
+}
+HEADER = ("processor", "cores", "load_average", "device", "malloc", "jax_version", "quick")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FIGURES)
+def test_quick_run_writes_its_figures(name: str, root: Path, user_env: dict[str, str], tmp_path: Path) -> None:
+    """Each script runs alone, prints a table and writes one flat object."""
+    out = tmp_path / "figures.json"
+    command = [sys.executable, str(root / "benchmarks" / f"{name}.py"), "--quick", "--json", str(out)]
+    done = subprocess.run(command, env=user_env, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    figures = json.loads(out.read_text())
+    assert all(not isinstance(value, (dict, list)) for value in figures.values())
+    missing = {*HEADER, *FIGURES[name]} - figures.keys() - ({"numba_per_s"} if not figures["numba_version"] else set())
+    assert not missing
+    assert figures["quick"] is True
+    numbers = [v for v in figures.values() if isinstance(v, float)]
+    assert all(v == v and v >= 0 for v in numbers)
+    if name == "reprice_throughput":
+        assert figures["float32_rms_error"] <= 5e-8
+        assert figures["float64_max_error"] <= 2e-14
+
+
+def test_published_results_have_their_figures(root: Path) -> None:
+    """What the repository publishes was measured at full size and holds every figure."""
+    for name, keys in FIGURES.items():
+        figures = json.loads((root / "benchmarks" / "results" / f"{name}.json").read_text())
+        assert not set(keys) - figures.keys(), name
+        assert figures["quick"] is False
+
+
+def test_header_alone(root: Path, user_env: dict[str, str]) -> None:
+    """`common.py` says what it runs on, and names no place."""
+    command = [sys.executable, str(root / "benchmarks" / "common.py")]
+    done = subprocess.run(command, env=user_env, capture_output=True, text=True, check=True)
+    assert "jax_version" in done.stdout
+    assert str(root) not in done.stdout
