@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import jax.numpy as jnp
 import numpy as np
 from jax.scipy.special import ndtri
@@ -38,7 +40,7 @@ class StudentT(RiskFactorModel):
 
     def marginal(self, steps: float) -> NormalMixture:
         """Gauss–Legendre in z = Φ⁻¹(U) over the range that draws reach, truncated tail included as a point mass."""
-        node, weight = np.polynomial.legendre.leggauss(200)
+        node, weight = _gauss_legendre()
         half = (Z_MAX - Z_MIN_MIXING) / 2
         z = np.concatenate([[Z_MIN_MIXING], Z_MIN_MIXING + half * (node + 1)])
         mass = np.concatenate(
@@ -47,6 +49,12 @@ class StudentT(RiskFactorModel):
         log_w = np.polynomial.chebyshev.chebval(z / Z_MAX, np.asarray(self.log_mixing))
         mixing = np.exp(0.5 * (float(self.log_unit_variance) + log_w))
         return NormalMixture(np.asarray(self.volatility)[:, None] * np.sqrt(steps) * mixing, mass / mass.sum())
+
+
+@lru_cache(maxsize=1)
+def _gauss_legendre() -> tuple[np.ndarray, np.ndarray]:
+    """Nodes and weights on (−1, 1): the eigenvalues behind them take as long as drawing ten thousand paths."""
+    return np.polynomial.legendre.leggauss(200)
 
 
 def student_t(specification: ModelSpecification) -> StudentT:
