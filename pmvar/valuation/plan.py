@@ -127,9 +127,16 @@ def _padded(columns: Sequence[int]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
 def _carried(context: Context, columns: Sequence[int]) -> Iterator[Placed]:
     table, market = context.instruments, context.market
     for index, filled in _padded(columns):
-        price = np.array([market.base_price(str(u)) for u in table.underlying[filled]])
-        scale, is_cash = table.contract_size[filled] * price, (table.kind[filled] == Kind.CASH).astype(float)
-        yield Placed(index, CarriedBlock(jnp.asarray(scale), jnp.asarray(is_cash), *context.rows(filled)))
+        is_cash = table.kind[filled] == Kind.CASH
+        # A spot may settle in another currency than its price is quoted in: its value is S·X, as everywhere.
+        price = np.array(
+            [
+                1.0 if c else market.spot[market.column(str(u))]
+                for u, c in zip(table.underlying[filled], is_cash, strict=True)
+            ]
+        )
+        scale = table.contract_size[filled] * price * np.array([context.settlement_price(i) for i in filled.tolist()])
+        yield Placed(index, CarriedBlock(jnp.asarray(scale), jnp.asarray(is_cash, float), *context.rows(filled)))
 
 
 def _margined(context: Context, columns: Sequence[int]) -> Iterator[Placed]:
