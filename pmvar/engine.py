@@ -10,7 +10,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from pmvar.errors import UsageError
+from pmvar.errors import NumericsError, UsageError
+from pmvar.market.snapshot import MarketSnapshot
 from pmvar.methods.standard import standard_margin
 from pmvar.portfolio import Portfolio
 from pmvar.report.margin_report import MarginReport
@@ -76,7 +77,7 @@ def margin_report(
     advance = _counter(progress, "accounts", len(live))
     measured: list[BlockMeasure] = []
     for block in blocks:
-        measured.append(measure_block(block, store, rules.level))
+        measured.append(measure_block(block, store, rules.level, names=portfolio.account_id))
         advance(len(block.account))
     held = np.unique(portfolio.quantity[live].indices) if len(live) else np.array([], dtype=np.int64)
     isolated = _isolated(portfolio, store, held, rules)
@@ -89,14 +90,10 @@ def margin_report(
         step = _counter(progress, "gradients", n_tiles)
         found = gradients(pnl, measured, factors, measure=rules.measure, level=rules.level, advance=step)
 
-    fallback = np.maximum(
-        standard_margin(portfolio, market, value),
-        [(last_good or {}).get(str(a), 0.0) for a in portfolio.account_id],
-    )
     margins = margin_table(
         portfolio, market, rules, measured,
         value=value, isolated=isolated, withheld=withheld,
-        fallback=rules.multiplier * np.maximum(fallback, rules.floor),
+        fallback=_fallback(portfolio, market, rules, value, withheld, last_good or {}),
     )  # fmt: skip
     tables = {
         "margins": margins,
@@ -109,7 +106,12 @@ def margin_report(
     return MarginReport(
         tables=tables,
         details=details,
-        settings={**_settings(pnl, rules), **(settings or {})},
+        settings={
+            **_settings(pnl, rules),
+            # What a later run needs to know of accounts that this one could not value.
+            "last_good": {a: m for a, m in sorted((last_good or {}).items()) if a in withheld},
+            **(settings or {}),
+        },
         notes=notes + tuple(f"{a} is withheld: {reason}" for a, reason in sorted(withheld.items())[:20]),
     )
 
@@ -152,6 +154,30 @@ def _values(portfolio: Portfolio, pnl: ProfitAndLoss) -> tuple[np.ndarray, list]
         full[priced] = s.value
         sensitivities[i] = s._replace(value=full)
     return value, sensitivities
+
+
+def _fallback(
+    portfolio: Portfolio,
+    market: MarketSnapshot,
+    rules: MarginRules,
+    value: np.ndarray,
+    withheld: Mapping[str, str],
+    last_good: Mapping[str, float],
+) -> np.ndarray:
+    """Margin of each account if it is withheld: the standard margin under the rules, at least the last good margin.
+
+    Raises NumericsError where even that would be zero: a margin of nothing must not come from a lack of data.
+    """
+    standard = rules.multiplier * np.maximum(standard_margin(portfolio, market, value), rules.floor)
+    # The last good margin is an initial margin: the rules are in it already.
+    fallback = np.maximum(standard, [last_good.get(str(a), 0.0) for a in portfolio.account_id])
+    for account, margin in zip(portfolio.account_id, fallback, strict=True):
+        if str(account) in withheld and not margin > 0:
+            raise NumericsError(
+                f"account {account} is withheld ({withheld[str(account)]}) and the book has no price for a fallback "
+                "margin from; correct market/spots and instruments"
+            )
+    return fallback
 
 
 def _isolated(portfolio: Portfolio, store: TileStore, held: np.ndarray, rules: MarginRules) -> np.ndarray:

@@ -125,7 +125,7 @@ def test_components_are_the_tail_means_of_positions(market: MarketSnapshot, draw
     tiles = np.concatenate([np.asarray(t, dtype=np.float64)[pnl.row] for t in pnl], axis=1)
     found = report(portfolio, market, drawn=drawn)
     columns = portfolio.quantity.indices
-    loss = -np.asarray(portfolio.quantity.data)[:, None] * tiles[columns]
+    loss = np.asarray(portfolio.quantity.data, np.float64)[:, None] * -tiles[columns]
     order = np.argsort(-loss.sum(axis=0), kind="stable")
     share = np.zeros(drawn.n_scenarios)
     share[order[:81]], share[order[81]] = 1.0, 0.92

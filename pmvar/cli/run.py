@@ -25,14 +25,17 @@ def _keep_compiled() -> None:
 
 
 def _last_margins(out: Path) -> dict[str, float]:
-    """Initial margins of the run that is being replaced, of accounts that it could value."""
+    """The last initial margin of each account that came from a valuation, from the run that is being replaced."""
     from pmvar.io.run import MANIFEST, read_run
 
     if not (out / MANIFEST).is_file():
         return {}
-    table = read_run(out).tables["margins"]
+    before = read_run(out)
+    table = before.tables["margins"]
     rows = zip(table["account_id"], table["initial_margin"], table["status"], strict=True)
-    return {str(account): float(margin) for account, margin, status in rows if status != "WITHHELD"}
+    valued = {str(account): float(margin) for account, margin, status in rows if status != "WITHHELD"}
+    # An account withheld for several runs keeps the margin of the last that could value it.
+    return {**before.manifest["settings"].get("last_good", {}), **valued}
 
 
 def run_book(

@@ -72,7 +72,8 @@ def block_loss(block: AccountBlock, store: TileStore) -> Float[np.ndarray, "acco
     height = next(h for h in ACCOUNT_HEIGHTS if h >= n)
     pad = ((0, height - n), (0, 0))
     row = np.pad(store.pnl.row[block.instrument], pad).astype(np.int32)
-    quantity = np.pad(block.quantity, pad).astype(store.dtype)
+    with np.errstate(over="ignore"):  # an infinite quantity makes infinite losses, which `tail_ids` refuses by name
+        quantity = np.pad(block.quantity, pad).astype(store.dtype)
     lanes = [slice(i, i + MOST_LANES) for i in range(0, row.shape[1], MOST_LANES)]
     chunks = [(jnp.asarray(row[:, s]), jnp.asarray(quantity[:, s])) for s in lanes]
     strips = PATH_TILE // STRIP
@@ -87,12 +88,25 @@ def block_loss(block: AccountBlock, store: TileStore) -> Float[np.ndarray, "acco
 
 
 def tail_ids(
-    loss: Float[np.ndarray, "account scenario"], weight: Float[np.ndarray, " scenario"], level: float
+    loss: Float[np.ndarray, "account scenario"],
+    weight: Float[np.ndarray, " scenario"],
+    level: float,
+    *,
+    names: np.ndarray | None = None,
 ) -> Int[np.ndarray, "account kept"]:
-    """Scenarios that hold the tail of each account and the losses just below it; NumericsError on a NaN."""
+    """Scenarios that hold the tail of each account and the losses just below it.
+
+    Raises NumericsError on a loss that is not finite, naming the first account by `names`, one for each row of `loss`.
+    """
     n = loss.shape[1]
-    if not np.all(np.isfinite(loss.sum(axis=1))):
-        raise NumericsError("the loss of an account is not finite; reduce the quantities or use --precision float64")
+    with np.errstate(over="ignore", invalid="ignore"):
+        finite = np.isfinite(loss.sum(axis=1))
+    if not finite.all():
+        who = f"account {names[~finite][0]}" if names is not None else "a position"
+        raise NumericsError(
+            f"the loss of {who} is not finite at the precision of the run; "
+            "reduce its quantities or use --precision float64"
+        )
     equal = bool(np.all(weight == 1))
     keep = n_kept(n, level) if equal else min(n, int(0.15 * n) + 1)
     while True:

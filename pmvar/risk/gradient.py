@@ -68,7 +68,10 @@ def market_factors(instruments: Instruments, market: MarketSnapshot) -> MarketFa
 
     for i in range(n):
         kind, underlying = instruments.kind[i], instruments.underlying[i]
-        for link, column in enumerate(market.chain(instruments.settlement_currency[i])):
+        links = market.chain(instruments.settlement_currency[i])
+        if not np.all(market.spot[[*links, *market.chain(underlying)]] > 0):
+            continue  # a price of zero is quarantined: what depends on it is not valued
+        for link, column in enumerate(links):
             name = factor_name(market.asset[column], FactorKind.SPOT)
             add(i, "log_settlement", link, name, Greek.DELTA, 1 / market.spot[column])
         if kind != Kind.CASH and underlying != market.base_currency:

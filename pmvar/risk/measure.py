@@ -32,14 +32,17 @@ class BlockMeasure:
     worst_loss: Float[np.ndarray, "account rank"]
 
 
-def measure_block(block: AccountBlock, store: TileStore, level: float) -> BlockMeasure:
+def measure_block(
+    block: AccountBlock, store: TileStore, level: float, *, names: np.ndarray | None = None
+) -> BlockMeasure:
     """Value-at-risk, expected shortfall, their errors and components of every account of a block.
 
     The tail is found at the store's precision and aggregated again in float64, where the ES is the sum of its
-    components.
+    components. Raises NumericsError on a loss that is not finite, naming its account by the portfolio's `names`.
     """
     weight = store.pnl.scenarios.weight
-    ids = tail_ids(block_loss(block, store), weight, level)
+    own = names[block.account] if names is not None else None
+    ids = tail_ids(block_loss(block, store), weight, level, names=own)
     pieces = [
         _measure_piece(block.take(part), ids[part], loss, store, level) for part, loss in tail_pieces(block, ids, store)
     ]

@@ -60,7 +60,7 @@ def margin_table(
     """The table `margins`, withheld accounts at their fallback; NumericsError names an account that is not finite."""
     n = portfolio.n_accounts
     names = [str(a) for a in portfolio.account_id]
-    out = np.array([a in withheld for a in names])
+    out = np.array([a in withheld for a in names], dtype=bool)
     var = _scatter(portfolio, measured, [m.tail.value_at_risk for m in measured])
     shortfall = _scatter(portfolio, measured, [m.tail.expected_shortfall for m in measured])
     var_error = _scatter(portfolio, measured, [m.var_error for m in measured])

@@ -31,7 +31,13 @@ class ProfitAndLoss:
 
     plan: Plan
     precision: Precision
-    n_instruments: int
+    instrument_id: np.ndarray
+    """Names of the instruments, in the portfolio's order."""
+
+    @property
+    def n_instruments(self) -> int:
+        """Number of instruments."""
+        return len(self.instrument_id)
 
     @property
     def scenarios(self) -> ScenarioSet:
@@ -90,10 +96,11 @@ class ProfitAndLoss:
         """Refuse a tile with a NaN or an infinity: `top_k` and comparisons would drop it in silence."""
         finite = np.asarray(_finite_rows(tile))
         if not finite.all():
-            bad = np.flatnonzero(~finite)
-            columns = [int(i) for i in range(self.n_instruments) if self.row[i] in set(bad.tolist())]
+            names = self.instrument_id[~finite[self.row]].tolist()
+            more = f" and {len(names) - 5} others" if len(names) > 5 else ""
             raise NumericsError(
-                f"instruments at columns {columns[:5]} have a P&L that is not finite in scenario tile {index}"
+                f"the P&L of {', '.join(map(str, names[:5]))}{more} is not finite in scenario tile {index}; "
+                "check the terms and vols, the volatilities of model.json, or use --precision float64"
             )
         return tile
 
@@ -123,4 +130,4 @@ def reprice(
     Nothing is computed until tiles are asked for. Instruments that lack an input are named in `.plan.unpriced`.
     """
     plan = make_plan(portfolio.instruments, market, scenarios, precision)
-    return ProfitAndLoss(plan, precision, len(portfolio.instruments))
+    return ProfitAndLoss(plan, precision, portfolio.instruments.instrument_id)
