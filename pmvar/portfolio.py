@@ -86,7 +86,7 @@ def build_portfolio(
     known = column >= 0
 
     unknown: dict[str, list[tuple[str, float]]] = {}
-    for i in np.flatnonzero(~known):
+    for i in np.flatnonzero(~known & (quantity != 0)):
         unknown.setdefault(str(account[i]), []).append((str(instrument[i]), float(quantity[i])))
     # Sums of duplicates run in the order of value, so that the order of rows cannot reach the last bit.
     row, column, quantity = row[known], column[known], quantity[known]

@@ -341,10 +341,10 @@ def test_standard_margin_in_other_currencies(market: MarketSnapshot) -> None:
 
 
 def test_standard_margin_of_the_rest(market: MarketSnapshot) -> None:
-    """15 % of notional for futures either way (inverse: of its dollars); a short spot is a debt, a long one free."""
+    """15 % of notional for futures either way (inverse: of its dollars); 15 % of a debt too, which equity holds already."""
     assert required("BTC-PERPETUAL", market, contract_size=10.0)[:2] == pytest.approx((1.5, 1.5), rel=1e-12)
     assert required("EQX-NEAR", market)[:2] == pytest.approx((0.15 * 5_400,) * 2, rel=1e-12)
-    assert required("BTC_USD", market)[:2] == pytest.approx((0.0, 115_000.0), rel=1e-12)
+    assert required("BTC_USD", market)[:2] == pytest.approx((0.0, 15_000.0), rel=1e-12)
 
 
 def test_standard_margin_of_accounts(market: MarketSnapshot) -> None:
@@ -356,7 +356,7 @@ def test_standard_margin_of_accounts(market: MarketSnapshot) -> None:
     every = portfolio.instruments
     known, _ = values_and_greeks(every, market)
     margin = standard_margin(portfolio, market, known)
-    expected = 2 * required(CALL, market)[1] + 0.15 * 1e4 + 1.15 * 1_080
+    expected = 2 * required(CALL, market)[1] + 0.15 * 1e4 + 0.15 * 1_080
     assert margin[0] == pytest.approx(expected, rel=1e-12)
     largest = max(SPOT["BTC"] * BASE["USD"], *(float(s) for s in listed.strike[listed.underlying == "BTC"] if s == s))
     assert margin[1] == pytest.approx(3 * largest + required(PUT, market)[1], rel=1e-12)
@@ -364,7 +364,7 @@ def test_standard_margin_of_accounts(market: MarketSnapshot) -> None:
     blind[every.instrument_id == CALL] = np.nan
     strike = float(CALL.split("-")[2])
     assert standard_margin(portfolio, market, blind)[0] == pytest.approx(
-        2 * max(strike, 1e5) + 0.15 * 1e4 + 1.15 * 1_080, rel=1e-12
+        2 * max(strike, 1e5) + 0.15 * 1e4 + 0.15 * 1_080, rel=1e-12
     )
 
 

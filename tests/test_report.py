@@ -141,7 +141,9 @@ def test_numbers_of_the_tables_stand_on_the_page(result, html):
 
 
 def test_banner_says_synthetic_and_assumed(html):
-    assert "Synthetic book · Assumed parameters" in html
+    assert "Synthetic accounts · Assumed parameters" in html
+    whole = render(make_result(n_accounts=1, notes=("A synthetic book, for demonstrations.",)))
+    assert "Synthetic book · Assumed parameters" in whole
     calm = render(make_result(n_accounts=1, assumed=False, notes=()))
     assert 'role="note"' not in calm and "assumed" not in calm
     noted = render(make_result(n_accounts=1, assumed=False, notes=("3 strikes were extrapolated.",)))

@@ -31,6 +31,9 @@ BookOut = Annotated[Path, typer.Option("--out", metavar="BOOK", help="Folder to 
 
 POSITIONS_NEXT = "next: put positions.csv (account_id, instrument_id, quantity) there, or generate some: pmvar populate"
 
+SHOWN = 20
+"""Withheld accounts that `validate` names."""
+
 
 class TableFormat(StrEnum):
     """Format of a run's tables."""
@@ -51,7 +54,7 @@ def doctor() -> None:
 def demo(
     out: BookOut,
     accounts: Annotated[int, typer.Option(min=1, help="Number of accounts.")] = 1000,
-    seed: Annotated[int, typer.Option(help="Seed of the generator.")] = 7,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the generator.")] = 7,
 ) -> None:
     """Write the synthetic demo book: made-up markets, instruments and accounts."""
     from pmvar.io.synthetic import synthetic_book
@@ -85,7 +88,7 @@ def cboe(chain: Chain, out: BookOut) -> None:
 def populate(
     book: BookFolder,
     accounts: Annotated[int, typer.Option(min=1, help="Number of accounts.")] = 1000,
-    seed: Annotated[int, typer.Option(help="Seed of the generator.")] = 7,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the generator.")] = 7,
 ) -> None:
     """Add generated, synthetic accounts (positions and balances) to an imported book."""
     from pmvar.io.populate import populate as add_accounts
@@ -106,8 +109,12 @@ def validate(book: BookFolder) -> None:
     )
     for flag in loaded.flags:
         typer.echo(f"note: {flag}")
-    for account, reason in portfolio.withheld.items():
-        typer.echo(f"note: account {account} would be withheld: {reason}")
+    for factor, reason in loaded.market.quarantined.items():
+        typer.echo(f"note: accounts that depend on {factor} will be withheld: {reason}")
+    for account, reason in list(portfolio.withheld.items())[:SHOWN]:
+        typer.echo(f"note: account {account} will be withheld: {reason}")
+    if len(portfolio.withheld) > SHOWN:
+        typer.echo(f"note: {len(portfolio.withheld) - SHOWN:,} more accounts will be withheld")
 
 
 @app.command()

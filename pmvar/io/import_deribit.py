@@ -7,6 +7,7 @@ nothing else in the book uses it.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -127,7 +128,8 @@ def _snapshot_time(table: Table, at: str | None) -> float:
     if at is None:
         return float(times[-1])
     try:
-        wanted = parse_time(at)
+        # People leave the seconds out; RFC 3339 does not.
+        wanted = parse_time(re.sub(r"(T\d\d:\d\d)(?=[Z+-])", r"\1:00", at))
     except (ValueError, OverflowError) as error:
         raise UsageError(f"--at: {error}") from error
     near = times[(times <= wanted) & (times >= wanted - MAX_AGE)]

@@ -88,8 +88,8 @@ def _one_of(names: type[StrEnum]) -> Check:
 
 
 def _horizon(value: Any) -> str:
-    if not isinstance(value, str) or not re.fullmatch(r"[1-9]\d{0,2}d", value, re.ASCII) or int(value[:-1]) > 365:
-        raise ValueError("must be a whole number of days from 1d to 365d")
+    if not isinstance(value, str) or not re.fullmatch(r"[1-9]\d{0,2}d", value, re.ASCII) or int(value[:-1]) > 60:
+        raise ValueError("must be a whole number of days from 1d to 60d")
     return value
 
 

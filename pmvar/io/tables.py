@@ -20,7 +20,7 @@ from pmvar.errors import InputError, Problem, SecurityError
 from pmvar.io.csv_text import read_csv
 from pmvar.io.problems import SHOWN, Problems
 from pmvar.io.source import MAX_BYTES, Source
-from pmvar.io.times import parse_time
+from pmvar.io.times import format_time, parse_time
 
 MAX_ID = 256
 """Longest name accepted, in characters."""
@@ -67,6 +67,10 @@ class Column:
     fix: str = ""
 
 
+TIMES = frozenset({"time", "expiry", "maturity", "ex_date"})
+"""Columns that hold times, shown in errors as they are written."""
+
+
 @dataclass(frozen=True)
 class Schema:
     """The columns of a table, and those that together identify a row (empty: any number of equal rows)."""
@@ -101,6 +105,8 @@ class Table:
         at = np.flatnonzero(mask)
         if len(at):
             values = self.columns[column][at[:SHOWN]].tolist()
+            if column in TIMES:
+                values = [format_time(value) for value in values]
             problems.rows(file=self.file, rows=self.row[at], column=column, values=values, rule=rule, fix=fix)
 
     def _without(self, bad: np.ndarray) -> Table:

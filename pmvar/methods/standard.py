@@ -16,7 +16,7 @@ from jaxtyping import Float
 from pmvar.instruments import Instruments
 from pmvar.market.snapshot import MarketSnapshot
 from pmvar.portfolio import Portfolio
-from pmvar.types import FactorKind, Kind, Settlement, factor_name
+from pmvar.types import Kind, Settlement
 
 LINEAR_RATE = 0.15
 """Of notional, for what has no optionality: the option rule's rate at the money."""
@@ -25,9 +25,9 @@ RANGE, LEAST, PUT_MAINTENANCE = 0.15, 0.13, 0.09
 
 
 def _usable(market: MarketSnapshot, name: str) -> float:
-    """Base price of an asset, NaN where any link of its chain is quarantined."""
-    bad = {c for c in market.chain(name) if factor_name(market.asset[c], FactorKind.SPOT) in market.quarantined}
-    return float("nan") if bad else market.base_price(name)
+    """Base price of an asset, stale ones included; NaN where a link of its chain has none."""
+    price = market.base_price(name)
+    return price if price > 0 else float("nan")
 
 
 class UnitRequirement(NamedTuple):
@@ -65,8 +65,9 @@ def unit_requirements(
             short[i] = size * (need if call else max(need, PUT_MAINTENANCE * max(price, mark) + mark))
         elif kind in (Kind.FUTURE, Kind.PERPETUAL):
             long[i] = short[i] = LINEAR_RATE * notional[i]
-        else:
-            short[i] = (1 + LINEAR_RATE) * notional[i]
+        elif instruments.underlying[i] != market.base_currency:
+            # A debt counts against equity already; what it needs is room for its price to rise.
+            short[i] = LINEAR_RATE * notional[i]
     known = notional[np.isfinite(notional)]
     largest = float(known.max()) if known.size else 0.0
     full = np.where(np.isfinite(notional), notional, largest)

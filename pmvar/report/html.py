@@ -49,7 +49,7 @@ def _context(result: MarginResult) -> dict[str, Any]:
         "origin": summary.origin(model),
         "warnings": [note for note in result.notes if "synthetic" in note.lower()],
         "notes": [note for note in result.notes if "synthetic" not in note.lower()],
-        "synthetic": any("synthetic" in note.lower() for note in result.notes),
+        "synthetic": summary.synthetic(result.notes),
         "tiles": summary.tiles(result),
         "ranked": summary.ranking(margins),
         "n_accounts": len(column(margins, "account_id")),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -55,6 +55,13 @@ def tiles(result: MarginResult) -> list[dict[str, Any]]:
             f"over {horizon(settings.get('horizon', ABSENT))}, {tail}",
         ),
     ]
+
+
+def synthetic(notes: Sequence[str]) -> str:
+    """What of the book is made up, by its notes: all of it, or the accounts alone; empty if nothing is."""
+    if any(note.lower().startswith("a synthetic book") for note in notes):
+        return "Synthetic book"
+    return "Synthetic accounts" if any("synthetic" in note.lower() for note in notes) else ""
 
 
 def _largest_error(margins: Columns) -> tuple[str, str]:
