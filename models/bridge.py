@@ -1,7 +1,7 @@
 """Where a path stands inside a step: a Brownian bridge given the step's mixing variables.
 
 Lévy's midpoint construction to a fixed depth, each midpoint's normals keyed by its place, the last stretch keyed by the
-timestamp: what happens at one expiry never depends on which other expiries exist.
+moment: what happens at one expiry never depends on which other expiries exist.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ def bridge(
     deviation: Float[Array, " factor"],
     loading: Float[Array, "factor component"],
     fraction: Float[Array, ""],
-    timestamp: UInt32[Array, ""],
+    moment: UInt32[Array, ""],
 ) -> Float[Array, " factor"]:
     """x at `fraction` ∈ (0, 1] of a step that starts at 0 and ends at `end`.
 
     `key` is the path's own in the stream `BRIDGE`; `deviation` the conditional standard deviation over the whole step;
-    `timestamp` (epoch seconds) names the leaf.
+    `moment` (seconds of the model's clock since the step began) names the leaf.
     """
 
     def noise(scale: Float[Array, ""], *labels: int | Int[Array, ""] | UInt32[Array, ""]) -> Float[Array, " factor"]:
@@ -48,4 +48,4 @@ def bridge(
         node = 2 * node + jnp.where(go_left, 0, 1).astype(jnp.uint32)
     share = (fraction - left) / (right - left)
     spread = jnp.sqrt(jnp.maximum((fraction - left) * (right - fraction) / (right - left), 0.0))
-    return at_left + share * (at_right - at_left) + noise(spread, LEAF, timestamp)
+    return at_left + share * (at_right - at_left) + noise(spread, LEAF, moment)

@@ -1,5 +1,7 @@
 """The bridge inside a step: Brownian motion given its ends, at any number of times, as a function of the path alone."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -120,7 +122,8 @@ def test_adding_an_expiry_changes_no_draw():
     alone = simulate(MODEL, MARKET, seed=4, n_scenarios=5000)
     expected = np.asarray(alone.at(0, first))
     other = simulate(MODEL, MARKET, seed=4, n_scenarios=5000)
-    other.at(0, second), other.at(1, first)
+    other.at(0, second)
+    other.at(1, first)
     np.testing.assert_array_equal(other.at(0, first), expected)
     np.testing.assert_array_equal(other.tile(0).shock, alone.tile(0).shock)
 
@@ -158,3 +161,15 @@ def test_inside_the_horizon_every_model_has_its_own_law(model, nu):
     whole = np.where(end > 0, np.expm1(end), end)
     slack = 4 * np.sqrt((1 if nu is None else (nu - 2) / (nu - 4)) / N)
     assert abs(np.mean(x * (whole - x)) / 0.03 / 0.05) <= slack
+
+
+def test_over_a_weekend_a_session_clock_stands_still():
+    """Friday 16:00 UTC and on for two sessions: whatever expires on Saturday or Sunday, at any hour, settles at one
+    price, that of Friday's end; on Monday the price moves again."""
+    model = specification({"A:spot": 0.03, "B:spot": 0.05}, steps_per_year=252)
+    friday = replace(MARKET, as_of=AS_OF + 8 * 3600)
+    scenarios = simulate(model, friday, seed=4, n_scenarios=4096, drift=Drift.NONE)
+    saturday, sunday, monday = (np.asarray(scenarios.at(0, AS_OF + h * 3600)) for h in (16.5, 51.0, 65.0))
+    np.testing.assert_array_equal(saturday, sunday)
+    assert not np.any(sunday == monday)
+    assert saturday[:, 0].std() == pytest.approx(0.03 * np.sqrt(8 / 24), rel=4 * np.sqrt(0.5 / 4096))

@@ -22,7 +22,7 @@ from pmvar.models.price_map import NormalMixture, log_price_ratio, mean_shift
 from pmvar.models.specification import ModelSpecification
 from pmvar.scenarios.clock import elapsed_steps, horizon_end, horizon_steps
 from pmvar.scenarios.scenario_set import ScenarioSet
-from pmvar.types import PATH_TILE, Drift, FactorKind, PriceMap, Sampling
+from pmvar.types import DAY, PATH_TILE, Drift, FactorKind, PriceMap, Sampling
 
 REPLICATES = 64
 """Plain Monte Carlo is split into this many replicates for its standard errors."""
@@ -72,11 +72,12 @@ def simulate(
         return out
 
     def tile_shock(index: int, time: float, shift_there: np.ndarray) -> Float[Array, "scenario factor"]:
-        fraction = elapsed_steps(market.as_of, time, model.steps_per_year) / steps
+        elapsed = elapsed_steps(market.as_of, time, model.steps_per_year)
+        # Named by the model's clock: two expiries of one weekend are one moment to a session clock.
+        inside = (jnp.float64(elapsed / steps), jnp.uint32(round(elapsed * DAY))) if time < end else None
         return _tile(
             law, model.price_map, jnp.asarray(is_price), key, jnp.uint32(index * PATH_TILE), jnp.float64(steps),
-            jnp.asarray(shift_there),
-            (jnp.float64(fraction), jnp.uint32(int(time))) if time < end else None,
+            jnp.asarray(shift_there), inside,
         )  # fmt: skip
 
     shift_at_end = shift(end, steps)
