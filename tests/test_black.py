@@ -16,7 +16,7 @@ EPS = float(np.finfo(np.float64).eps)
 NONE = Bump(*(jnp.zeros(()) for _ in Bump._fields))
 
 
-def price(k, s, sign, dtype=np.float64) -> np.ndarray:
+def price(k, s, sign, dtype: type = np.float64) -> np.ndarray:
     """Normalised price of arrays or numbers that broadcast."""
     k, s, sign = np.broadcast_arrays(np.asarray(k, dtype), np.asarray(s, dtype), np.asarray(sign, dtype))
     return np.asarray(normalised_black(jnp.array(k), jnp.array(s), jnp.array(sign)))

@@ -1,6 +1,8 @@
 """Books whose margin is known: the whole path, simulate → reprice → margin_report, inside four of the standard errors
 that it reports."""
 
+from collections.abc import Mapping
+
 import numpy as np
 import pytest
 from scipy import integrate, stats
@@ -27,6 +29,8 @@ from tests.markets import (
     table,
 )
 
+Tables = Mapping[str, Mapping[str, np.ndarray]]
+
 RELATIVE_ERROR = 0.03
 """The reported standard errors must be small, or four of them would prove little."""
 
@@ -42,15 +46,15 @@ def margins(
     level: float = 0.99,
     n: int = 1 << 17,
     precision: Precision = Precision.FLOAT32,
-) -> dict[str, dict[str, np.ndarray]]:
+) -> Tables:
     """The tables of a run."""
     held = portfolio(instruments, positions)
     scenarios = simulate(model, market, seed=1, n_scenarios=n, horizon=horizon, drift=drift)
     pnl = reprice(held, market, scenarios, precision=precision)
-    return dict(margin_report(pnl, held, MarginRules(level=level), greeks=False).tables)
+    return margin_report(pnl, held, MarginRules(level=level), greeks=False).tables
 
 
-def close(tables: dict[str, dict[str, np.ndarray]], account: str, var: float, es: float) -> None:
+def close(tables: Tables, account: str, var: float, es: float) -> None:
     """VaR and ES of an account inside four reported standard errors of the truth."""
     m = tables["margins"]
     row = list(m["account_id"]).index(account)
@@ -146,7 +150,7 @@ def test_short_call(precision):
         close(tables, account, 3.68956390, 4.39622540)
 
 
-# ---- ten assets: Glasserman, Heidelberger and Shahabuddin (2002) ------------------------------------------------------
+# ---- ten assets: Glasserman, Heidelberger and Shahabuddin (2002) -----------------------------------------------------
 
 H, R, VOL = 0.04, 0.05, 0.3
 DAYS = 15
@@ -176,7 +180,7 @@ T5 = {
 ASSETS = [f"A{i}" for i in range(10)]
 
 
-def ghs_tables(nu: float | None, level: float) -> dict[str, dict[str, np.ndarray]]:
+def ghs_tables(nu: float | None, level: float) -> Tables:
     rate, vol = R / STRETCH, VOL / np.sqrt(STRETCH)
     market = snapshot(
         dict.fromkeys(ASSETS, (100.0, "USD")), forwards={a: carry_curve(100.0, rate) for a in ASSETS},
@@ -191,9 +195,9 @@ def ghs_tables(nu: float | None, level: float) -> dict[str, dict[str, np.ndarray
                 expiry = AS_OF + years * STRETCH * 365 * DAY
                 rows[option] = instrument(option, "option", asset, expiry=expiry, strike=strike, put_call=right)
                 held[option] = quantity
-    step = VOL * np.sqrt(H / DAYS)
+    step = float(VOL * np.sqrt(H / DAYS))
     model = specification(
-        dict.fromkeys([f"{a}:spot" for a in ASSETS], step) | dict.fromkeys([f"{a}:vol" for a in ASSETS], 0.0),
+        {f"{a}:spot": step for a in ASSETS} | {f"{a}:vol": 0.0 for a in ASSETS},
         model="gaussian" if nu is None else "t", degrees_of_freedom=nu, price_map=PriceMap.LINEAR,
     )  # fmt: skip
     return margins(
@@ -220,12 +224,12 @@ def test_the_short_call_by_quadrature():
     """The two figures again, from the lognormal law: VaR at the 99% quantile of the forward, ES the mean beyond it."""
     s = 0.6 / np.sqrt(365)
 
-    def call(f: float, days: float) -> float:
+    def call(f, days: float):
         w = 0.6 * np.sqrt(days / 365)
         d1 = np.log(f / 105) / w + w / 2
         return f * stats.norm.cdf(d1) - 105 * stats.norm.cdf(d1 - w)
 
-    def loss(z: float) -> float:
+    def loss(z):
         return call(100 * np.exp(s * z - s * s / 2), 29) - call(100, 30)
 
     z99 = stats.norm.ppf(0.99)

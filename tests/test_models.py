@@ -1,6 +1,7 @@
 """Gaussian and Student-t: exact laws, tails, dependence, drift under every price map, and what is refused."""
 
 from dataclasses import replace
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -28,7 +29,7 @@ def draws(model: ModelSpecification, *, n: int = N, seed: int = 1, horizon: str 
     return np.expm1(np.asarray(scenarios.shock[:, 0])) / np.array([f.volatility for f in model.factors])
 
 
-def unit_law(nu: float | None):
+def unit_law(nu: float | None) -> Any:
     """The law of unit variance."""
     return stats.norm() if nu is None else stats.t(nu, scale=np.sqrt((nu - 2) / nu))
 
@@ -187,7 +188,7 @@ def test_drift_of_a_normal_by_quadrature(price_map, growth, deviation):
     (c,) = mean_shift(price_map, NormalMixture(np.array([[deviation]]), np.ones(1)), np.array([growth]))
     got = mean_ratio(price_map, c, deviation) if deviation else ratio(price_map, c)
     below = stats.norm.cdf((-1 - c) / max(deviation, 1e-12)) if price_map is PriceMap.LINEAR else 0.0
-    assert got == pytest.approx(growth, abs=1e-10 + 2e-8 * below)
+    assert got == pytest.approx(growth, abs=float(1e-10 + 2e-8 * below))
 
 
 @pytest.mark.parametrize("price_map", [PriceMap.EXP_LINEAR, PriceMap.LINEAR])
@@ -200,7 +201,7 @@ def test_drift_of_a_t_by_quadrature(price_map, nu, sigma, steps):
     growth, deviation = 1.0005, sigma * np.sqrt(steps)
     model = build(specification({"A:spot": sigma}, model="t", degrees_of_freedom=nu))
     (c,) = mean_shift(price_map, model.marginal(steps), np.array([growth]))
-    law = stats.t(nu, scale=deviation * np.sqrt((nu - 2) / nu))
+    law: Any = stats.t(nu, scale=deviation * np.sqrt((nu - 2) / nu))
 
     pieces = sorted([-np.inf, -30 * deviation, -1 - c, -c, 30 * deviation, np.inf])
     mean = sum(
@@ -270,7 +271,7 @@ def test_a_drift_that_does_not_exist_is_refused():
 def test_loading_reproduces_the_correlation():
     rng = np.random.default_rng(7)
     a = rng.normal(size=(12, 12))
-    c = np.corrcoef(a @ a.T + 3 * np.eye(12))
+    c = np.array(np.corrcoef(a @ a.T + 3 * np.eye(12)))
     model = build(specification({f"{i}:spot": 0.01 for i in range(12)}, correlation=(c + c.T) / 2))
     loading = np.asarray(model.loading)
     np.testing.assert_allclose(loading @ loading.T, c, atol=1e-14)

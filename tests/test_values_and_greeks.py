@@ -78,8 +78,7 @@ def test_linear_options(underlying, currency, moneyness, days, right):
     value, greeks = evaluate(row)
     q = quantlib(spot, strike, days, vol, rate, carry, right)
     scale = size * x
-    near = {"rel": 1e-10, "abs": 1e-13 * scale * spot}
-    assert value == pytest.approx(scale * q.value, **near)
+    assert value == pytest.approx(scale * q.value, rel=1e-10, abs=1e-13 * scale * spot)
     expected = {
         (f"{underlying}:spot", Greek.DELTA): scale * q.delta,
         (f"{underlying}:spot", Greek.GAMMA): scale * q.gamma,
