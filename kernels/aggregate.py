@@ -27,7 +27,7 @@ def add_positions(
 ) -> Float[Array, "strip account path"]:
     """`loss` minus the P&L of each account's next positions; padding has quantity 0 and any valid column.
 
-    A strip is a few neighbouring scenarios of all instruments, narrow enough to stay in cache while all accounts read it.
+    A strip is some neighbouring scenarios of all instruments, few enough to stay in cache while all accounts read it.
     """
     for lane in range(column.shape[1]):
         loss = loss - quantity[None, :, lane, None] * pnl[:, column[:, lane]]
