@@ -99,9 +99,11 @@ def gradients(
 ) -> list[BlockGradient]:
     """Shares and gradients of every block, pricing each tile once. `measure` picks ES or VaR (kernel estimate)."""
     work = [_Accumulator(pnl, m, factors, measure) for m in measured]
+    alone = {kind: pnl.buffer() for kind in FactorKind}
+    slopes = [pnl.buffer() for _ in Bump._fields]
     for index in range(pnl.scenarios.n_tiles):
-        alone = {kind: np.asarray(tile) for kind, tile in pnl.attribution(index).items()}
-        slopes = [np.asarray(tile) for tile in pnl.sensitivity(index)]
+        pnl.attribution(index, into=alone)
+        pnl.sensitivity(index, into=slopes)
         for accumulator in work:
             accumulator.add(index, alone, slopes)
         advance()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -12,7 +12,6 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from pmvar.errors import NumericsError
-from pmvar.kernels.european import Bump
 from pmvar.market.snapshot import MarketSnapshot
 from pmvar.portfolio import Portfolio
 from pmvar.scenarios.scenario_set import ScenarioSet
@@ -70,20 +69,29 @@ class ProfitAndLoss:
     def __iter__(self) -> Iterator[Float[Array, "row scenario"]]:
         return (self.tile(i) for i in range(self.scenarios.n_tiles))
 
-    def attribution(self, index: int) -> dict[FactorKind, Float[Array, "row scenario"]]:
-        """P&L of a tile with only the prices moving, and with only the vols moving."""
-        return {k: self._tile(self.plan.layout.world(index, moving=frozenset({k}))) for k in FactorKind}
+    def buffer(self) -> Float[np.ndarray, "row scenario"]:
+        """Host memory for one tile, zeros; to be filled again and again, since fresh pages cost more than prices."""
+        return np.zeros((self.n_rows, PATH_TILE), str(self.precision))
+
+    def attribution(self, index: int, *, into: Mapping[FactorKind, Float[np.ndarray, "row scenario"]]) -> None:
+        """P&L of a tile with only the prices moving, and with only the vols moving, into the given buffers."""
+        for kind, out in into.items():
+            world = self.plan.layout.world(index, moving=frozenset({kind}))
+            for part, (_, block) in zip(_parts(out), self.plan.blocks, strict=True):
+                part[:] = block_pnl(block, world)
 
     @cached_property
     def standing(self) -> Float[np.ndarray, " row"]:
         """P&L of the passage of time alone, float64."""
         return np.asarray(self._tile(self.plan.layout.world(0, moving=frozenset()))[:, 0], dtype=np.float64)
 
-    def sensitivity(self, index: int) -> Bump:
-        """Derivatives of a tile by displacements of today's market; each field [row, scenario]."""
+    def sensitivity(self, index: int, *, into: Sequence[Float[np.ndarray, "row scenario"]]) -> None:
+        """Derivatives of a tile by each field of `Bump`, displacements of today's market, into the given buffers."""
         world = self.plan.layout.world(index)
-        parts = [block_sensitivity(block, world) for _, block in self.plan.blocks]
-        return Bump(*(_stack(tuple(p[i] for p in parts), self._zeros) for i in range(len(Bump._fields))))
+        parts = zip(*(_parts(out) for out in into), strict=True)
+        for part, (_, block) in zip(parts, self.plan.blocks, strict=True):
+            for out, derivative in zip(part, block_sensitivity(block, world), strict=True):
+                out[:] = derivative
 
     @property
     def _zeros(self) -> Float[Array, "one scenario"]:
@@ -103,6 +111,11 @@ class ProfitAndLoss:
                 "check the terms and vols, the volatilities of model.json, or use --precision float64"
             )
         return tile
+
+
+def _parts(out: Float[np.ndarray, "row scenario"]) -> list[Float[np.ndarray, "instrument scenario"]]:
+    """The rows of each block; the last row of a tile belongs to none."""
+    return [out[start : start + BLOCK] for start in range(0, len(out) - 1, BLOCK)]
 
 
 @jax.jit
