@@ -143,7 +143,7 @@ def _tile(
     shift: Float[Array, " factor"],
     inside: tuple[Float[Array, ""], UInt32[Array, ""]] | None,
 ) -> Float[Array, "scenario factor"]:
-    """Log changes of one tile of paths, at the horizon or `inside` it at (fraction of its steps, timestamp)."""
+    """Log changes of one tile of paths, at the horizon or `inside` it at (fraction of its steps, seconds into it)."""
 
     def one_path(path_id: UInt32[Array, ""]) -> Float[Array, " factor"]:
         path_key = stream(key, Stream.PATH, path_id)
