@@ -81,7 +81,7 @@ def profit(
     *,
     days: float,
 ) -> np.ndarray:
-    """P&L in dollars of one contract after `days` if factors have moved by `move` (logarithms), unless it has settled."""
+    """P&L in dollars of one contract after `days`, factors having moved by `move` in logs, unless it has settled."""
     kind, u, settled = listed.kind[i], str(listed.underlying[i]), str(listed.settlement_currency[i])
     after = AS_OF + days * DAY
     zero = np.zeros(len(next(iter(move.values()))))
