@@ -14,8 +14,8 @@ MOVES = np.concatenate([np.linspace(-3.5, 3.5, 3001), NODES, np.random.default_r
 def test_nodes_are_symmetric_around_a_standing_market():
     np.testing.assert_array_equal(NODES, -NODES[::-1])
     assert NODES[len(NODES) // 2] == 0.0
-    assert NODES[-1] == pytest.approx(3.0, rel=1e-15)
-    assert np.min(np.diff(NODES)) == pytest.approx(0.00375, rel=0.01)
+    assert NODES[-1] == pytest.approx(2.0, rel=1e-15)
+    assert np.min(np.diff(NODES)) == pytest.approx(0.00281, rel=0.01)
 
 
 @pytest.mark.parametrize(("dtype", "bound"), [(jnp.float64, 4e-16), (jnp.float32, 3e-7)])
