@@ -341,7 +341,7 @@ def test_standard_margin_in_other_currencies(market: MarketSnapshot) -> None:
 
 
 def test_standard_margin_of_the_rest(market: MarketSnapshot) -> None:
-    """15 % of notional for futures either way (inverse: of its dollars); 15 % of a debt too, which equity holds already."""
+    """15 % of notional for futures either way (inverse: of its dollars), and of a debt, which equity holds already."""
     assert required("BTC-PERPETUAL", market, contract_size=10.0)[:2] == pytest.approx((1.5, 1.5), rel=1e-12)
     assert required("EQX-NEAR", market)[:2] == pytest.approx((0.15 * 5_400,) * 2, rel=1e-12)
     assert required("BTC_USD", market)[:2] == pytest.approx((0.0, 15_000.0), rel=1e-12)
