@@ -25,7 +25,6 @@ demo: $(VENV)/.run  ## margin a synthetic book and write its report under build/
 	mkdir -p build/demo
 	$(VENV)/bin/pmvar demo --out build/demo/book
 	$(VENV)/bin/pmvar run build/demo/book --out build/demo/run
-	@echo "report: build/demo/run/report.html"
 
 test: lint  ## lint, then run the test suite (PYTEST_ARGS="-k name" narrows it)
 	$(PY) -m pytest -n $(JOBS) --dist worksteal $(PYTEST_ARGS)

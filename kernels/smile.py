@@ -13,7 +13,7 @@ from jaxtyping import Array, Float
 
 
 def _nodes() -> np.ndarray:
-    """Moves of the log price: 0 and ± a sinh-spaced grid to ±2 (−86%, ×7), .003 apart at 0 and then a tenth of the move."""
+    """Moves of the log price: a sinh-spaced grid to ±2 (−86%, ×7), .003 apart at 0 and then a tenth of the move."""
     half = np.sinh(np.linspace(0.0, 5.0, 49)) / np.sinh(5.0) * 2.0
     return np.concatenate([-half[:0:-1], half])
 

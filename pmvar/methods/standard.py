@@ -1,9 +1,9 @@
 """The standard margin: each position alone, by formula; the fallback for accounts that cannot be simulated.
 
 Options as Derive's standard margin: a short call needs max(15% − OTM, 13%) of spot plus its mark, a short put the
-larger of that and 9% of the larger of spot and mark, plus its mark; long options nothing. Derive (2024), StandardManager,
-percentages as recalled. Futures, perpetuals and debts need `LINEAR_RATE` of their notional. Where nothing prices,
-the full notional.
+larger of that and 9% of the larger of spot and mark, plus its mark; long options nothing. Derive (2024),
+StandardManager, percentages as recalled. Futures, perpetuals and debts need `LINEAR_RATE` of their notional. Where
+nothing prices, the full notional.
 """
 
 from __future__ import annotations
