@@ -254,7 +254,7 @@ REPLICATES = 64
 @pytest.mark.parametrize(
     ("law", "name"),
     [(stats.norm(), "normal"), (stats.t(4), "t4"), (stats.expon(), "exponential")],
-    ids=lambda x: str(x),
+    ids=lambda x: x if isinstance(x, str) else "law",
 )
 @pytest.mark.parametrize("level", [0.975, 0.99])
 def test_standard_errors_are_the_spread_over_repetitions(law, name, level):
