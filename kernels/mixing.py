@@ -16,8 +16,10 @@ from scipy import special
 Z_MAX = 7.0
 """The polynomial holds on |z| ≤ 7; 32-bit uniforms stay within 6.34."""
 
-Z_MIN_MIXING = float(special.ndtri(1e-7))
-"""U is truncated at 1e-7: a heavier draw has weight 1e-7 and would make upside moments of exp maps infinite."""
+U_MIN = 1e-7
+"""U is truncated here: a heavier draw has weight 1e-7 and would make upside moments of exp maps infinite."""
+
+Z_MIN_MIXING = float(special.ndtri(U_MIN))
 
 DEGREE = 32
 

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
@@ -106,7 +107,7 @@ class Table:
         if len(at):
             values = self.columns[column][at[:SHOWN]].tolist()
             if column in TIMES:
-                values = [format_time(value) for value in values]
+                values = [format_time(v) if isinstance(v, float) and math.isfinite(v) else v for v in values]
             problems.rows(file=self.file, rows=self.row[at], column=column, values=values, rule=rule, fix=fix)
 
     def _without(self, bad: np.ndarray) -> Table:

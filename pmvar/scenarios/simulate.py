@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Key, UInt32
 
 from pmvar.errors import NumericsError, UsageError
+from pmvar.kernels.mixing import U_MIN
 from pmvar.kernels.random import Stream, run_key, stream, uniforms
 from pmvar.market.snapshot import MarketSnapshot
 from pmvar.models import build
@@ -123,6 +124,7 @@ def _description(model: ModelSpecification) -> dict[str, Any]:
         "vol_cap": model.vol_cap,
         "factors": [asdict(f) for f in model.factors],
         "excluded": [dict(e) for e in model.excluded],
+        **({"mixing_truncated_at": U_MIN} if model.model == "t" else {}),
     }
 
 

@@ -68,7 +68,7 @@ class Context:
         """Rows of a `World`: the slice and the settlement currency of each instrument."""
         slices = [self.layout.slice_row[slice_of(self.instruments, i)] for i in columns.tolist()]
         bases = [self.layout.base_row(str(c)) for c in self.instruments.settlement_currency[columns]]
-        return jnp.array(slices), jnp.array(bases)
+        return jnp.asarray(np.array(slices)), jnp.asarray(np.array(bases))
 
 
 def slice_of(instruments: Instruments, i: int) -> Slice:
@@ -173,7 +173,7 @@ def _european(context: Context, columns: Sequence[int]) -> Iterator[Placed]:
     pieces: dict[int, list[list[int]]] = {groups: [] for groups, _ in SMILE_GROUPS}
     for _, members in groupby([i for i in ordered if not smiles[i].is_flat], key=lambda i: table.underlying[i]):
         rest = list(members)
-        for (groups, width), least in zip(SMILE_GROUPS, (96, 1), strict=True):
+        for (groups, width), least in zip(SMILE_GROUPS, (160, 1), strict=True):
             while len(rest) >= least:
                 pieces[groups].append(rest[:width])
                 rest = rest[width:]
@@ -235,15 +235,15 @@ def _european_block(context: Context, filled: np.ndarray, smiles: Mapping[int, S
             sign=jnp.asarray(np.where(table.put_call[filled] == "call", 1.0, -1.0)),
             linear=jnp.asarray(linear.astype(float)),
         ),
-        vol_today=jnp.array([smiles[i].today for i in filled]),
-        vol_slope=jnp.array([smiles[i].slope for i in filled]),
+        vol_today=jnp.asarray(np.array([smiles[i].today for i in filled])),
+        vol_slope=jnp.asarray(np.array([smiles[i].slope for i in filled])),
         vol_at_node=jnp.asarray(at_node.reshape(groups, -1, len(NODES)) if groups else at_node[None, :, :1]),
         time_today=jnp.asarray((expiry - market.as_of) / SECONDS_PER_YEAR),
         time_then=jnp.asarray(np.maximum(expiry - end, 0.0) / SECONDS_PER_YEAR),
         log_discount_then=jnp.asarray(log_discount_then),
         slice_row=slices,
         base_row=bases,
-        spot_row=jnp.array([layout.slice_row[Slice(str(table.underlying[i]), np.inf)] for i in first]),
+        spot_row=jnp.asarray(np.array([layout.slice_row[Slice(str(table.underlying[i]), np.inf)] for i in first])),
     )
 
 
