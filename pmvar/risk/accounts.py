@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import groupby, repeat
+from itertools import groupby
 
 import jax.numpy as jnp
 import numpy as np
@@ -17,9 +16,6 @@ from pmvar.kernels.aggregate import ACCOUNT_BLOCK, ACCOUNT_HEIGHTS, LANES, MOST_
 from pmvar.risk.tail import largest, n_kept
 from pmvar.types import PATH_TILE
 from pmvar.valuation.store import STRIP, TileStore
-
-THREADS = 2
-"""Host threads for tail selection, which is bound by memory."""
 
 PIECE = 16_000_000
 """Numbers in one piece of tail P&L [position, account, kept]: 128 MB."""
@@ -110,12 +106,7 @@ def tail_ids(
     equal = bool(np.all(weight == 1))
     keep = n_kept(n, level) if equal else min(n, int(0.15 * n) + 1)
     while True:
-        parts = [loss[i::THREADS] for i in range(THREADS)]
-        with ThreadPoolExecutor(THREADS) as pool:
-            found = list(pool.map(largest, parts, repeat(keep)))
-        ids = np.empty((len(loss), keep), dtype=np.int64)
-        for i, part in enumerate(found):
-            ids[i::THREADS] = part
+        ids = largest(loss, keep)
         if equal or keep == n or np.all(weight[ids].sum(axis=1) > 1.4 * n * (1 - level)):
             return ids
         keep = min(n, 2 * keep)

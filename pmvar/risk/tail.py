@@ -7,12 +7,16 @@ errors from independent replicates at the pooled VaR, Glasserman (2003), section
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from pmvar.errors import NumericsError
+
+THREADS = 2
+"""Host threads for selection, which is bound by memory."""
 
 BAND = 0.4
 """The density at the VaR and means given L = VaR use losses whose tail probability is within (1 ± BAND)(1 − α)."""
@@ -40,8 +44,11 @@ def n_kept(n_scenarios: int, level: float) -> int:
 
 def largest(loss: Float[np.ndarray, "account scenario"], keep: int) -> Int[np.ndarray, "account kept"]:
     """Ids of the `keep` largest losses of each account, increasing; of equal losses the lower ids. No NaN allowed."""
-    n = loss.shape[1]
-    threshold = np.partition(loss, n - keep, axis=1)[:, n - keep]
+    least = loss.shape[1] - keep
+    # NumPy partitions outside the interpreter's lock; the loop below holds it and would only be slowed by company.
+    with ThreadPoolExecutor(THREADS) as pool:
+        split = list(pool.map(lambda part: np.partition(part, least, axis=1)[:, least], np.array_split(loss, THREADS)))
+    threshold = np.concatenate(split)
     ids = np.empty((len(loss), keep), dtype=np.int64)
     for row, (values, bound) in enumerate(zip(loss, threshold, strict=True)):
         found = np.flatnonzero(values >= bound)
