@@ -84,8 +84,3 @@ class AuditError(PmvarError):
     """A published result does not verify."""
 
     exit_code = 9
-
-
-def missing_extra(package: str, extra: str) -> UsageError:
-    """The error for a package that an optional part needs and that is not installed."""
-    return UsageError(f"this needs the package {package!r}: pip install 'pmvar[{extra}]'")
