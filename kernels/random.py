@@ -15,6 +15,8 @@ class Stream(IntEnum):
 
     PATH = 0
     BRIDGE = 1
+    SCRAMBLE = 2
+    JUMP = 3
 
 
 def run_key(seed: int) -> Key[Array, ""]:

@@ -10,16 +10,62 @@ if TYPE_CHECKING:
     from pmvar.models.base import RiskFactorModel
     from pmvar.models.specification import ModelSpecification
 
+NAMES = (
+    "gaussian", "t", "t-multi", "t-garch", "t-jump", "t-garch-jump", "merton", "kou", "svcj", "heston", "fhs",
+    "historical",
+)  # fmt: skip
+"""The models of `model.json`."""
 
-def build(specification: ModelSpecification) -> RiskFactorModel:
-    """The model that a specification names; raises InputError for a name that this version does not have."""
+
+def build(specification: ModelSpecification, steps: float = 1.0) -> RiskFactorModel:
+    """The model that a specification names, for horizons of up to `steps` model steps.
+
+    Raises InputError for a name that this version does not have, and for parameters that are missing or out of range.
+    """
+    name = specification.model
+    if name not in NAMES:
+        rule = f"this version has the models {', '.join(NAMES)}"
+        raise InputError(Problem(rule, "choose one of these", file="model.json", column="model", value=name))
+    if name in ("heston", "svcj"):
+        from pmvar.models.heston import heston
+
+        return heston(specification, steps)
+    if name == "historical":
+        from pmvar.models.historical import historical
+
+        return historical(specification)
+    return _composed(specification, steps)
+
+
+def _composed(specification: ModelSpecification, steps: float) -> RiskFactorModel:
+    import jax.numpy as jnp
+
+    from pmvar.models.bootstrap import bootstrap
+    from pmvar.models.composed import ComposedModel
+    from pmvar.models.garch import volatility_filter
     from pmvar.models.gaussian import gaussian
-    from pmvar.models.student_t import student_t
+    from pmvar.models.jumps import jumps
+    from pmvar.models.kou import double_exponential_jump
+    from pmvar.models.merton import normal_jump
+    from pmvar.models.student_t import individuated_t, student_t
 
-    models = {"gaussian": gaussian, "t": student_t}
-    if specification.model not in models:
-        rule = f"this version has the models {', '.join(models)}"
-        raise InputError(
-            Problem(rule, "choose one of these", file="model.json", column="model", value=specification.model)
-        )
-    return models[specification.model](specification)
+    name = specification.model
+    innovation = {"gaussian": gaussian, "merton": gaussian, "kou": gaussian, "t": student_t, "fhs": bootstrap}
+    filtered = volatility_filter(specification)
+    if filtered is None and name in ("t-garch", "t-garch-jump", "fhs"):
+        rule, fix = f"model {name} needs state.filter", "calibrate it, or choose a model of constant volatility"
+        raise InputError(Problem(rule, fix, file="model.json", column="state.filter", value=""))
+    found = None
+    if name in ("merton", "kou", "t-jump", "t-garch-jump"):
+        double = name == "kou" or "up_rate" in specification.parameters.get("jumps", {})
+        size = (double_exponential_jump if double else normal_jump)(specification)
+        found = jumps(specification, 1.0 if filtered is not None else steps, size)
+    elif "jumps" in specification.parameters:
+        rule, fix = f"model {name} has no jumps", "choose merton, kou, t-jump or t-garch-jump, or remove them"
+        raise InputError(Problem(rule, fix, file="model.json", column="parameters.jumps", value=""))
+    return ComposedModel(
+        volatility=jnp.asarray([f.volatility for f in specification.factors]),
+        innovation=innovation.get(name, individuated_t)(specification),
+        jumps=found,
+        filter=filtered,
+    )

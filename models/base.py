@@ -6,65 +6,63 @@ from abc import abstractmethod
 from typing import NamedTuple
 
 import equinox as eqx
-import numpy as np
 from jaxtyping import Array, Float
 
-from pmvar.errors import NumericsError
 from pmvar.models.price_map import NormalMixture
-from pmvar.models.specification import ModelSpecification
-
-EIGENVALUE_TOLERANCE = 1e-8
-"""Eigenvalues of a correlation matrix down to minus this count as rounding of a singular one."""
 
 
 class PathShock(NamedTuple):
-    """One path of the factors' x, before drift and price map."""
+    """One path of the factors' x, before drift and price map; x of a step is `diffusion + jump`."""
 
-    shock: Float[Array, "step factor"]
+    diffusion: Float[Array, "step factor"]
+    """What moves all the time."""
+    jump: Float[Array, "step factor"]
+    """What arrives at one moment inside the step."""
     deviation: Float[Array, "step factor"]
-    """Conditional standard deviation of the diffusive part of each step, given all mixing variables: what a bridge
-    inside the step needs."""
-    weight: Float[Array, ""]
-    """Likelihood ratio, 1 for plain Monte Carlo."""
+    """Conditional standard deviation of the diffusion over each step, given all mixing variables: what a bridge inside
+    the step needs."""
+    count: Float[Array, " source"]
+    """Jumps of each Poisson source over the whole path, for the likelihood ratio of its intensity."""
+
+
+class Coordinates(NamedTuple):
+    """Which coordinates of a step importance sampling may lean on; None where the model has no such thing."""
+
+    mixing: int | None = None
+    """Low values make every tail heavy."""
+    count: int | None = None
+    """High values make systemic jumps."""
+    component: int | None = None
+    """The first principal component; the others follow it."""
 
 
 class RiskFactorModel(eqx.Module):
     """A joint law of all factors over a horizon. Abstract; a concrete model is final.
 
-    A path is a pure function of its uniforms, so a model holds no random state.
+    A path is a pure function of independent standard normals, so a model holds no random state, and whoever draws the
+    normals decides how: pseudo-random, low-discrepancy, or leaning towards the tail.
     """
 
-    volatility: eqx.AbstractVar[Float[Array, " factor"]]
-    """Standard deviation of x over one step."""
     loading: eqx.AbstractVar[Float[Array, "factor component"]]
-    """L with LLᵀ the correlation, columns in order of falling variance."""
+    """L with LLᵀ the correlation of the diffusion, columns in order of falling variance."""
 
     @abstractmethod
     def dimension(self) -> int:
-        """Number of uniforms a path takes."""
+        """Number of normals a step takes."""
 
     @abstractmethod
-    def path(self, uniform: Float[Array, " dimension"], steps: Float[Array, ""]) -> PathShock:
-        """One path over a horizon of `steps` model steps (a fraction is allowed)."""
+    def coordinates(self) -> Coordinates:
+        """What some of them mean."""
 
     @abstractmethod
-    def marginal(self, steps: float) -> NormalMixture:
-        """The exact marginal law of each factor's x after `steps` model steps; on the host."""
+    def n_steps(self, steps: float) -> int:
+        """In how many steps the model walks a horizon of `steps` model steps. Raises UsageError if it cannot."""
 
+    @abstractmethod
+    def path(self, normal: Float[Array, "step dimension"], steps: Float[Array, ""]) -> PathShock:
+        """One path over a horizon of `steps` model steps (a fraction is allowed), in as many equal steps as `normal`
+        has rows."""
 
-def principal_loading(specification: ModelSpecification) -> np.ndarray:
-    """L with LLᵀ = correlation: principal components, largest first, each with its largest entry positive.
-
-    Works for singular matrices. Raises NumericsError if the matrix is not positive semi-definite.
-    """
-    value, vector = np.linalg.eigh(specification.correlation)
-    if value[0] < -EIGENVALUE_TOLERANCE:
-        raise NumericsError(
-            f"model.json: the correlation matrix is not positive semi-definite, smallest eigenvalue {value[0]:.3g}; "
-            "replace it by the nearest correlation matrix"
-        )
-    value, vector = np.maximum(value, 0.0)[::-1], vector[:, ::-1]
-    largest = vector[np.argmax(np.abs(vector), axis=0), np.arange(len(value))]
-    loading = vector * np.where(largest < 0, -1.0, 1.0) * np.sqrt(value)
-    # Clipping a rounding error must not leave a variance that differs from 1.
-    return loading / np.sqrt(np.sum(loading**2, axis=1, keepdims=True))
+    def marginal(self, steps: float) -> NormalMixture | None:
+        """The exact marginal law of each factor's x after `steps` model steps, on the host; None: none is known."""
+        return None

@@ -1,39 +1,41 @@
-"""Gaussian: jointly normal x, the law every other model is measured against."""
+"""Gaussian innovations: jointly normal, the law every other is measured against."""
 
 from __future__ import annotations
 
 import jax.numpy as jnp
 import numpy as np
-from jax.scipy.special import ndtri
 from jaxtyping import Array, Float
 
-from pmvar.models.base import PathShock, RiskFactorModel, principal_loading
+from pmvar.models.base import Coordinates
+from pmvar.models.composed import Innovation, InnovationLaw
+from pmvar.models.correlation import principal_loading
 from pmvar.models.price_map import NormalMixture
 from pmvar.models.specification import ModelSpecification
 
 
-class Gaussian(RiskFactorModel):
-    """x = σ√h·LΞ in one step of length h."""
+class Gaussian(InnovationLaw):
+    """ε = LΞ."""
 
-    volatility: Float[Array, " factor"]
     loading: Float[Array, "factor component"]
 
     def dimension(self) -> int:
-        """One uniform per principal component."""
+        """One normal per principal component."""
         return self.loading.shape[1]
 
-    def path(self, uniform: Float[Array, " dimension"], steps: Float[Array, ""]) -> PathShock:
+    def coordinates(self) -> Coordinates:
         """See the base."""
-        deviation = self.volatility * jnp.sqrt(steps)
-        shock = deviation * (self.loading @ ndtri(uniform))
-        return PathShock(shock[None], deviation[None], jnp.ones(()))
+        return Coordinates(component=0)
 
-    def marginal(self, steps: float) -> NormalMixture:
+    def draw(self, normal: Float[Array, " dimension"]) -> Innovation:
+        """See the base."""
+        return Innovation(self.loading @ normal, jnp.ones(self.loading.shape[0]))
+
+    def marginal(self) -> NormalMixture:
         """One normal."""
-        return NormalMixture(np.asarray(self.volatility)[:, None] * np.sqrt(steps), np.ones(1))
+        one = np.ones((self.loading.shape[0], 1))
+        return NormalMixture(0 * one, one, one)
 
 
 def gaussian(specification: ModelSpecification) -> Gaussian:
-    """The Gaussian model of a specification; degrees of freedom are ignored."""
-    volatility = np.array([f.volatility for f in specification.factors])
-    return Gaussian(jnp.asarray(volatility), jnp.asarray(principal_loading(specification)))
+    """The Gaussian innovations of a specification; degrees of freedom are ignored."""
+    return Gaussian(jnp.asarray(principal_loading(specification.correlation)))

@@ -30,10 +30,23 @@ def log_price_ratio(price_map: PriceMap, x: Float[Array, "*shape"]) -> Float[Arr
 
 
 class NormalMixture(NamedTuple):
-    """A marginal law as a finite mixture of centred normals, per factor."""
+    """A marginal law as a finite mixture of normals, per factor."""
 
+    mean: Float[np.ndarray, "factor node"]
     deviation: Float[np.ndarray, "factor node"]
-    weight: Float[np.ndarray, " node"]
+    """0 is a point mass."""
+    weight: Float[np.ndarray, "factor node"]
+    """Sums to 1 over the nodes."""
+
+    def times(self, other: NormalMixture) -> NormalMixture:
+        """The law of the sum of two independent variables."""
+
+        def pairs(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            return a[:, :, None], b[:, None, :]
+
+        m, d, w = (pairs(*both) for both in zip(self, other, strict=True))
+        n = len(self.mean)
+        return NormalMixture((m[0] + m[1]).reshape(n, -1), np.hypot(*d).reshape(n, -1), (w[0] * w[1]).reshape(n, -1))
 
 
 def _mean_and_slope(price_map: PriceMap, c: np.ndarray, v: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -60,11 +73,11 @@ def mean_shift(price_map: PriceMap, law: NormalMixture, growth: Float[np.ndarray
     c = np.zeros(len(growth))
     error = np.full(len(growth), np.inf)
     for _ in range(50):
-        mean, slope = _mean_and_slope(price_map, c[:, None], v)
-        error = mean @ law.weight - growth
+        mean, slope = _mean_and_slope(price_map, c[:, None] + law.mean, v)
+        error = np.sum(mean * law.weight, axis=1) - growth
         if np.all(np.abs(error) <= 1e-14):
             break
-        c = c - np.clip(error / (slope @ law.weight), -0.5, 0.5)
+        c = c - np.clip(error / np.sum(slope * law.weight, axis=1), -0.5, 0.5)
     if not np.all(np.abs(error) <= 1e-11):
         raise NumericsError(f"no drift reaches the forward: growth {growth}, error {error}; check volatilities")
     return c

@@ -91,6 +91,10 @@ class ModelSpecification:
     """Shocks of ln σ are capped smoothly at ± this."""
     parameters: Mapping[str, Any] = field(default_factory=dict)
     state: Mapping[str, Any] = field(default_factory=dict)
+    sampling: Mapping[str, Any] = field(default_factory=dict)
+    """Parameters of importance sampling; see `pmvar.models.sampling`."""
+    history: Float[np.ndarray, "observation factor"] | None = None
+    """x of each factor on past steps, oldest first, in the order of `factors`; what fhs and historical draw from."""
     excluded: tuple[Mapping[str, str], ...] = ()
 
     def __post_init__(self) -> None:
@@ -101,6 +105,11 @@ class ModelSpecification:
             raise _reject("steps_per_year is 365 or 252", "choose one", "steps_per_year", self.steps_per_year)
         if not self.vol_cap > 0:
             raise _reject("vol_cap must be positive", "1.6 is the default", "vol_cap", self.vol_cap)
+        if self.history is not None and not (
+            self.history.ndim == 2 and self.history.shape[1] == len(names) and np.all(np.isfinite(self.history))
+        ):
+            rule = f"history must be a finite matrix of {len(names)} columns, one for each factor"
+            raise _reject(rule, "supply complete rows", "history", self.history.shape)
         if c.shape != (len(names), len(names)):
             raise _reject(
                 f"correlation must be {len(names)} × {len(names)}", "one row per factor", "correlation", c.shape

@@ -61,9 +61,11 @@ class Drift(StrEnum):
 
 
 class Sampling(StrEnum):
-    """How the unit cube is filled."""
+    """How the unit cube is filled: pseudo-random, scrambled Sobol', or that leaning towards the tail, with weights."""
 
     MC = "mc"
+    SOBOL = "sobol"
+    SOBOL_IS = "sobol-is"
 
 
 class Netting(StrEnum):

@@ -1,0 +1,136 @@
+"""The composed model: innovations of unit variance, scaled by a volatility that may be filtered, with jumps.
+
+Gaussian or t or bootstrapped innovations, constant or GARCH volatility, no jumps, Merton's or Kou's: each is a part
+with a file of its own, and every combination is a model.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from pmvar.errors import UsageError
+from pmvar.models.base import Coordinates, PathShock, RiskFactorModel
+from pmvar.models.garch import VolatilityFilter
+from pmvar.models.jumps import Jumps
+from pmvar.models.price_map import NormalMixture
+
+LEAST_DIFFUSION = 0.01
+"""Share of a step's variance that diffuses at least, where a filtered variance falls below that of the jumps."""
+
+
+class Innovation(NamedTuple):
+    """One draw of all factors, of mean 0 and variance 1."""
+
+    value: Float[Array, " factor"]
+    deviation: Float[Array, " factor"]
+    """Conditional standard deviation given the mixing variable."""
+
+
+class InnovationLaw(eqx.Module):
+    """A joint law of innovations. Abstract; a concrete law is final."""
+
+    loading: eqx.AbstractVar[Float[Array, "factor component"]]
+
+    @abstractmethod
+    def dimension(self) -> int:
+        """Number of normals a draw takes."""
+
+    @abstractmethod
+    def coordinates(self) -> Coordinates:
+        """What some of them mean."""
+
+    @abstractmethod
+    def draw(self, normal: Float[Array, " dimension"]) -> Innovation:
+        """One draw."""
+
+    @abstractmethod
+    def marginal(self) -> NormalMixture | None:
+        """The exact marginal law of each factor, on the host; None: none is known."""
+
+
+class ComposedModel(RiskFactorModel):
+    """x_s = √(σ_s²h − Var J)·ε_s + J_s: the variance of the jumps is taken out of the forecast, not added to it."""
+
+    volatility: Float[Array, " factor"]
+    """Standard deviation of x over one model step, all sources together; ignored under a filter."""
+    innovation: InnovationLaw
+    jumps: Jumps | None
+    filter: VolatilityFilter | None
+
+    @property
+    def loading(self) -> Float[Array, "factor component"]:
+        """Of the innovations."""
+        return self.innovation.loading
+
+    def dimension(self) -> int:
+        """Innovation first, then jumps."""
+        return self.innovation.dimension() + (0 if self.jumps is None else self.jumps.dimension())
+
+    def coordinates(self) -> Coordinates:
+        """See the base."""
+        own = self.innovation.coordinates()
+        return own if self.jumps is None else own._replace(count=self.innovation.dimension())
+
+    def n_steps(self, steps: float) -> int:
+        """One, unless the volatility is filtered: then day by day."""
+        if self.filter is None:
+            return 1
+        if steps != round(steps):
+            raise UsageError(f"a model with a volatility filter walks whole days; the horizon is {steps:g} days")
+        return int(steps)
+
+    def path(self, normal: Float[Array, "step dimension"], steps: Float[Array, ""]) -> PathShock:
+        """See the base."""
+        h = steps / normal.shape[0]
+        n = self.innovation.dimension()
+        quiet = jnp.zeros_like(self.volatility)
+
+        def step(
+            variance: Float[Array, " factor"], z: Float[Array, " dimension"]
+        ) -> tuple[Float[Array, " factor"], PathShock]:
+            jump, count = (quiet, jnp.zeros(0)) if self.jumps is None else self.jumps.draw(z[n:], h)
+            total = variance * h
+            if self.jumps is not None:
+                total = jnp.maximum(total - self.jumps.variance(h), LEAST_DIFFUSION * total)
+            epsilon, deviation = self.innovation.draw(z[:n])
+            scale = _root(total)
+            diffusion = scale * epsilon
+            if self.filter is not None:
+                surprise = diffusion + jump - (quiet if self.jumps is None else self.jumps.mean(h))
+                variance = self.filter.update(variance, surprise)
+            return variance, PathShock(diffusion, jump, scale * deviation, count)
+
+        if self.filter is None and normal.shape[0] == 1:
+            _, path = step(self.volatility**2, normal[0])
+            return PathShock(*(part[None] for part in path[:3]), path.count)
+        start = self.volatility**2 if self.filter is None else self.filter.variance
+        _, path = jax.lax.scan(step, start, normal)
+        return path._replace(count=path.count.sum(axis=0))
+
+    def marginal(self, steps: float) -> NormalMixture | None:
+        """Innovation and jumps convolved, where both are mixtures of normals and the volatility is constant."""
+        law = self.innovation.marginal()
+        jumps = None if self.jumps is None else self.jumps.marginal(steps)
+        if self.filter is not None or law is None or (self.jumps is not None and jumps is None):
+            return None
+        variance = np.asarray(self.volatility) ** 2 * steps
+        if self.jumps is not None:
+            variance = np.maximum(
+                variance - np.asarray(self.jumps.variance(jnp.float64(steps))), LEAST_DIFFUSION * variance
+            )
+        scale = np.sqrt(variance)[:, None]
+        diffusion = NormalMixture(scale * law.mean, scale * law.deviation, law.weight)
+        return diffusion if jumps is None else diffusion.times(jumps)
+
+
+def _root(x: Float[Array, " factor"]) -> Float[Array, " factor"]:
+    """√x with derivative 0 at 0: a factor that stands still has no gradient instead of NaN."""
+    safe = jnp.where(x > 0, x, 1.0)
+    return jnp.where(x > 0, jnp.sqrt(safe), 0.0)

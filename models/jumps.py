@@ -1,0 +1,225 @@
+"""Jumps: a systemic compound Poisson that every factor takes its part of, and one of each factor's own."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.scipy.special import ndtri
+from jaxtyping import Array, Float
+from scipy import stats
+
+from pmvar.errors import InputError, Problem
+from pmvar.models.price_map import NormalMixture
+from pmvar.models.specification import ModelSpecification
+from pmvar.types import FactorKind
+
+RARE = 1e-10
+"""Probability of more jumps in a step than a path can hold, below the resolution of its uniforms."""
+
+TERMS = 24
+"""Poisson probabilities beyond the largest count that its survival function adds up."""
+
+
+class JumpSize(eqx.Module):
+    """The law of one systemic jump J. Abstract; a concrete law is final."""
+
+    @abstractmethod
+    def dimension(self, most: int) -> int:
+        """Normals that the sum of up to `most` jumps takes."""
+
+    @abstractmethod
+    def total(self, count: Float[Array, ""], normal: Float[Array, " dimension"]) -> Float[Array, ""]:
+        """J₁ + … + J_count."""
+
+    @abstractmethod
+    def mean(self) -> Float[Array, ""]:
+        """E J."""
+
+    @abstractmethod
+    def second_moment(self) -> Float[Array, ""]:
+        """E J²."""
+
+    @abstractmethod
+    def normal(self) -> tuple[float, float] | None:
+        """Mean and deviation where J is normal, else None; on the host."""
+
+
+class Jumps(eqx.Module):
+    """Σ_{k≤N} (β_i·J_k + η_ik) + Σ_{k≤N_i} J_ik: N common to all factors, η ~ N(0, s_i²), J_ik ~ N(m_i, δ_i²)."""
+
+    size: JumpSize
+    intensity: Float[Array, ""]
+    """λ of N, jumps a year."""
+    loading: Float[Array, " factor"]
+    """β."""
+    scatter: Float[Array, " factor"]
+    """s."""
+    own_intensity: Float[Array, " factor"]
+    own_mean: Float[Array, " factor"]
+    own_deviation: Float[Array, " factor"]
+    most: int = eqx.field(static=True)
+    """Systemic jumps that one step can hold."""
+    own_most: int = eqx.field(static=True)
+    """0 where no factor has jumps of its own."""
+    scattered: bool = eqx.field(static=True)
+    steps_per_year: int = eqx.field(static=True)
+
+    def dimension(self) -> int:
+        """Count, sizes, scatter, own counts, own sizes."""
+        n = self.loading.shape[0]
+        return 1 + self.size.dimension(self.most) + n * self.scattered + 2 * n * (self.own_most > 0)
+
+    def draw(
+        self, normal: Float[Array, " dimension"], steps: Float[Array, ""]
+    ) -> tuple[Float[Array, " factor"], Float[Array, " source"]]:
+        """The jumps of `steps` model steps, and how many: systemic, then each factor's own."""
+        years = steps / self.steps_per_year
+        n, d = self.loading.shape[0], 1 + self.size.dimension(self.most)
+        count = poisson(normal[0], self.intensity * years, self.most)
+        jump = self.loading * self.size.total(count, normal[1:d])
+        if self.scattered:
+            jump = jump + self.scatter * jnp.sqrt(count) * normal[d : d + n]
+        if not self.own_most:
+            return jump, jnp.concatenate([count[None], jnp.zeros(n)])
+        place = d + n * self.scattered
+        own = jax.vmap(lambda z, mean: poisson(z, mean, self.own_most))(
+            normal[place : place + n], self.own_intensity * years
+        )
+        jump = jump + own * self.own_mean + jnp.sqrt(own) * self.own_deviation * normal[place + n :]
+        return jump, jnp.concatenate([count[None], own])
+
+    def mean(self, steps: Float[Array, ""]) -> Float[Array, " factor"]:
+        """Expectation over `steps` model steps."""
+        years = steps / self.steps_per_year
+        return years * (self.intensity * self.loading * self.size.mean() + self.own_intensity * self.own_mean)
+
+    def variance(self, steps: Float[Array, ""]) -> Float[Array, " factor"]:
+        """λE[(βJ + η)²] + λ_i E[J_i²] over `steps` model steps."""
+        years = steps / self.steps_per_year
+        systemic = self.loading**2 * self.size.second_moment() + self.scatter**2
+        return years * (self.intensity * systemic + self.own_intensity * (self.own_mean**2 + self.own_deviation**2))
+
+    def marginal(self, steps: float) -> NormalMixture | None:
+        """Merton's mixture over the counts, where sizes are normal."""
+        law, years = self.size.normal(), steps / self.steps_per_year
+        if law is None:
+            return None
+        beta, scatter = np.asarray(self.loading)[:, None], np.asarray(self.scatter)[:, None]
+        systemic = _mixture(
+            np.full(len(beta), float(self.intensity) * years),
+            beta * law[0],
+            np.hypot(beta * law[1], scatter),
+            self.most,
+        )
+        if not self.own_most:
+            return systemic
+        own_mean, own_deviation = np.asarray(self.own_mean)[:, None], np.asarray(self.own_deviation)[:, None]
+        return systemic.times(_mixture(np.asarray(self.own_intensity) * years, own_mean, own_deviation, self.own_most))
+
+
+def _mixture(mean_count: np.ndarray, mean: np.ndarray, deviation: np.ndarray, most: int) -> NormalMixture:
+    count = np.arange(most + 1.0)
+    weight = stats.poisson.pmf(count, mean_count[:, None])
+    weight[:, -1] += stats.poisson.sf(most, mean_count)
+    return NormalMixture(count * mean, np.sqrt(count) * deviation, weight)
+
+
+def poisson(z: Float[Array, ""], mean: Float[Array, ""], most: int) -> Float[Array, ""]:
+    """The Poisson count at the quantile Φ(z), at most `most`; no derivative: an intensity's is a likelihood ratio."""
+    mean = jax.lax.stop_gradient(mean)
+    ratio = mean / jnp.arange(1.0, most + TERMS)
+    mass = jnp.exp(-mean) * jnp.concatenate([jnp.ones(1), jnp.cumprod(ratio)])
+    # From the small end, so that a probability of 1e-12 keeps its digits.
+    survival = jnp.cumsum(mass[::-1])[::-1][1 : most + 1]
+    return jnp.sum(jnp.where(z > -ndtri(jnp.minimum(survival, 1.0)), 1.0, 0.0))
+
+
+def most_jumps(mean: float) -> int:
+    """The least count that a Poisson variable exceeds with probability below `RARE`, at least 1."""
+    return max(1, int(stats.poisson.isf(RARE, mean)) + 1)
+
+
+def jumps(specification: ModelSpecification, steps: float, size: JumpSize) -> Jumps:
+    """What `parameters.jumps` says, for steps of up to `steps` model steps.
+
+    {intensity, mean, deviation | up_probability, up_rate, down_rate, loading: {factor: β}, scatter: {factor: s},
+    own: {factor: {intensity, mean, deviation}}}; intensities a year. β is 1 for a price and 0 for a vol that is not
+    listed. Raises InputError for what is missing or out of range, and where jumps alone exceed a factor's variance.
+    """
+    given, factors = specification.parameters["jumps"], specification.factors
+    own = _by_factor(specification, "own", Mapping)
+    row = {
+        name: {key: _number(o, key, f"own[{name}].") for key in ("intensity", "mean", "deviation")}
+        for name, o in own.items()
+    }
+    blank = {"intensity": 0.0, "mean": 0.0, "deviation": 0.0}
+    own_rows = [row.get(f.name, blank) for f in factors]
+    beta = _by_factor(specification, "loading", (int, float))
+    scatter = _by_factor(specification, "scatter", (int, float))
+    years = steps / specification.steps_per_year
+    intensity = _number(given, "intensity")
+    own_intensity = np.array([o["intensity"] for o in own_rows])
+    found = Jumps(
+        size=size,
+        intensity=jnp.asarray(intensity),
+        loading=jnp.asarray([float(beta.get(f.name, f.kind is FactorKind.SPOT)) for f in factors]),
+        scatter=jnp.asarray([float(scatter.get(f.name, 0.0)) for f in factors]),
+        own_intensity=jnp.asarray(own_intensity),
+        own_mean=jnp.asarray([o["mean"] for o in own_rows]),
+        own_deviation=jnp.asarray([o["deviation"] for o in own_rows]),
+        most=most_jumps(intensity * years),
+        own_most=most_jumps(own_intensity.max() * years) if own_intensity.max() > 0 else 0,
+        scattered=any(scatter.values()),
+        steps_per_year=specification.steps_per_year,
+    )
+    lowest = min(
+        intensity, own_intensity.min(), min(scatter.values(), default=0.0), min(o["deviation"] for o in own_rows)
+    )
+    if lowest < 0:
+        raise refused("intensities, deviations and scatter must be ≥ 0", "correct the sign", "", given)
+    one_step = np.asarray(found.variance(jnp.ones(())))
+    for f, variance in zip(factors, one_step, strict=True):
+        if variance > f.volatility**2:
+            rule = (
+                f"the jumps of {f.name} alone have a deviation of {np.sqrt(variance):.4g} a step, above its volatility"
+            )
+            raise refused(rule, "volatility holds all sources together: raise it, or lower the jumps", "", f.volatility)
+    return found
+
+
+def _by_factor(specification: ModelSpecification, key: str, kind: Any) -> Mapping[str, Any]:
+    given = specification.parameters["jumps"].get(key, {})
+    sound = isinstance(given, Mapping) and all(isinstance(v, kind) and not isinstance(v, bool) for v in given.values())
+    if not sound or not set(given) <= set(specification.factor_names):
+        raise refused(f"{key} is by factor of the model", "correct names and values", key, given)
+    return given
+
+
+def _number(given: Mapping[str, Any], key: str, prefix: str = "") -> float:
+    value = given.get(key)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not np.isfinite(value):
+        raise refused("must be a finite number", "supply it", prefix + key, value)
+    return float(value)
+
+
+def refused(rule: str, fix: str, column: str, value: object) -> InputError:
+    """The error for a bad entry of `parameters.jumps`."""
+    return InputError(
+        Problem(rule, fix, file="model.json", column=f"parameters.jumps.{column}", value=str(value)[:100])
+    )
+
+
+def required(specification: ModelSpecification, keys: tuple[str, ...]) -> list[float]:
+    """Numbers of the systemic jump size. Raises InputError where `parameters.jumps` lacks one or has unknown keys."""
+    given = specification.parameters.get("jumps")
+    known = {"intensity", "loading", "scatter", "own", *keys}
+    if not isinstance(given, Mapping) or not set(given) <= known:
+        rule = f"model {specification.model} needs parameters.jumps with {', '.join(sorted(known))}"
+        raise refused(rule, "supply them", "", given)
+    return [_number(given, key) for key in keys]

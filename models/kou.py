@@ -1,0 +1,63 @@
+"""Kou's jump: double exponential in x, with tails of their own up and down."""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+from jax.scipy.special import log_ndtr
+from jaxtyping import Array, Float
+
+from pmvar.models.jumps import JumpSize, refused, required
+from pmvar.models.specification import ModelSpecification
+
+
+class DoubleExponentialJump(JumpSize):
+    """Up with probability p, exponential of rate η₁; down else, of rate η₂.
+
+    Kou (2002), "A jump-diffusion model for option pricing", Management Science 48.
+    """
+
+    p: Float[Array, ""]
+    up: Float[Array, ""]
+    """η₁."""
+    down: Float[Array, ""]
+    """η₂."""
+
+    def dimension(self, most: int) -> int:
+        """One for each jump that can be."""
+        return most
+
+    def total(self, count: Float[Array, ""], normal: Float[Array, " dimension"]) -> Float[Array, ""]:
+        """See the base."""
+        below, above = log_ndtr(normal), log_ndtr(-normal)
+        # The quantile of one uniform decides direction and size: both logarithms are ≤ 0 on their own side.
+        log_p, log_q = _log(self.p), _log(1 - self.p)
+        jump = jnp.where(above < log_p, (log_p - above) / self.up, jnp.minimum(below - log_q, 0.0) / self.down)
+        return jnp.sum(jnp.where(jnp.arange(normal.shape[0]) < count, jump, 0.0))
+
+    def mean(self) -> Float[Array, ""]:
+        """p/η₁ − (1 − p)/η₂."""
+        return self.p / self.up - (1 - self.p) / self.down
+
+    def second_moment(self) -> Float[Array, ""]:
+        """2p/η₁² + 2(1 − p)/η₂²."""
+        return 2 * self.p / self.up**2 + 2 * (1 - self.p) / self.down**2
+
+    def normal(self) -> None:
+        """It is not."""
+        return
+
+
+def _log(x: Float[Array, ""]) -> Float[Array, ""]:
+    """ln x, and a finite −745 at 0: a side that never happens must not make NaN."""
+    return jnp.log(jnp.maximum(x, 5e-324))
+
+
+def double_exponential_jump(specification: ModelSpecification) -> DoubleExponentialJump:
+    """From `parameters.jumps`: up_probability p, up_rate η₁ and down_rate η₂ (a mean jump is 1/rate)."""
+    p, up, down = required(specification, ("up_probability", "up_rate", "down_rate"))
+    if not 0 <= p <= 1:
+        raise refused("must be a probability", "correct it", "up_probability", p)
+    for key, rate in (("up_rate", up), ("down_rate", down)):
+        if not rate > 0:
+            raise refused("must be positive: a mean jump is 1/rate", "correct it", key, rate)
+    return DoubleExponentialJump(jnp.asarray(p), jnp.asarray(up), jnp.asarray(down))
