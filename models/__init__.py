@@ -40,7 +40,6 @@ def build(specification: ModelSpecification, steps: float = 1.0) -> RiskFactorMo
 def _composed(specification: ModelSpecification, steps: float) -> RiskFactorModel:
     import jax.numpy as jnp
 
-    from pmvar.models.bootstrap import bootstrap
     from pmvar.models.composed import ComposedModel
     from pmvar.models.garch import volatility_filter
     from pmvar.models.gaussian import gaussian
@@ -50,7 +49,9 @@ def _composed(specification: ModelSpecification, steps: float) -> RiskFactorMode
     from pmvar.models.student_t import individuated_t, student_t
 
     name = specification.model
-    innovation = {"gaussian": gaussian, "merton": gaussian, "kou": gaussian, "t": student_t, "fhs": bootstrap}
+    innovation = {"gaussian": gaussian, "merton": gaussian, "kou": gaussian, "t": student_t}.get(name, individuated_t)
+    if name == "fhs":
+        from pmvar.models.bootstrap import bootstrap as innovation
     filtered = volatility_filter(specification)
     if filtered is None and name in ("t-garch", "t-garch-jump", "fhs"):
         rule, fix = f"model {name} needs state.filter", "calibrate it, or choose a model of constant volatility"
@@ -65,7 +66,7 @@ def _composed(specification: ModelSpecification, steps: float) -> RiskFactorMode
         raise InputError(Problem(rule, fix, file="model.json", column="parameters.jumps", value=""))
     return ComposedModel(
         volatility=jnp.asarray([f.volatility for f in specification.factors]),
-        innovation=innovation.get(name, individuated_t)(specification),
+        innovation=innovation(specification),
         jumps=found,
         filter=filtered,
     )

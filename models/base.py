@@ -43,8 +43,9 @@ class RiskFactorModel(eqx.Module):
     normals decides how: pseudo-random, low-discrepancy, or leaning towards the tail.
     """
 
-    loading: eqx.AbstractVar[Float[Array, "factor component"]]
-    """L with LLᵀ the correlation of the diffusion, columns in order of falling variance."""
+    @abstractmethod
+    def bridge_loading(self) -> Float[Array, "factor component"]:
+        """L with LLᵀ the correlation of the diffusion inside a step."""
 
     @abstractmethod
     def dimension(self) -> int:

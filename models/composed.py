@@ -64,9 +64,8 @@ class ComposedModel(RiskFactorModel):
     jumps: Jumps | None
     filter: VolatilityFilter | None
 
-    @property
-    def loading(self) -> Float[Array, "factor component"]:
-        """Of the innovations."""
+    def bridge_loading(self) -> Float[Array, "factor component"]:
+        """That of the innovations."""
         return self.innovation.loading
 
     def dimension(self) -> int:

@@ -6,6 +6,7 @@ from functools import lru_cache
 from typing import Any
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -29,18 +30,16 @@ class StudentT(InnovationLaw):
     """
 
     loading: Float[Array, "factor component"]
-    log_unit_variance: Float[Array, " law"]
-    """ln((ν−2)/ν) of each distinct ν."""
+    inverse_dof: Float[Array, " law"]
+    """1/ν of each law: 0 is Gaussian."""
     log_mixing: Float[Array, "degree law"]
     """Chebyshev coefficients of ln W."""
+    log_mixing_slope: Float[Array, "degree law"]
+    """Their derivatives by 1/ν."""
     law: tuple[int, ...] = eqx.field(static=True)
     """Of each factor."""
     skew: Float[Array, " factor"]
     """γ."""
-    mean_mixing: Float[Array, " law"]
-    """E W = ν/(ν−2)."""
-    variance_mixing: Float[Array, " law"]
-    """Var W = 2ν²/((ν−2)²(ν−4)), 0 where no factor of the law is skewed."""
 
     def dimension(self) -> int:
         """The mixing variable, then one per principal component."""
@@ -52,12 +51,22 @@ class StudentT(InnovationLaw):
 
     def draw(self, normal: Float[Array, " dimension"]) -> Innovation:
         """See the base."""
-        at = np.array(self.law)
-        log_w = log_mixing(normal[0], self.log_mixing)
-        spread = jnp.sqrt(1 + self.skew**2 * self.variance_mixing[at])
-        deviation = jnp.exp(0.5 * (self.log_unit_variance + log_w))[at] / spread
-        lean = self.skew * (jnp.exp(log_w) - self.mean_mixing)[at] / spread
+        # The coefficients are constants of the host; their slopes let a derivative by ν through, and add nothing.
+        moved = self.inverse_dof - jax.lax.stop_gradient(self.inverse_dof)
+        fixed = jax.lax.stop_gradient((self.log_mixing, self.log_mixing_slope))
+        log_w = log_mixing(normal[0], fixed[0] + fixed[1] * moved)[np.array(self.law)]
+        deviation, lean = self._mixed(log_w)
         return Innovation(deviation * (self.loading @ normal[1:]) + lean, deviation)
+
+    def _mixed(self, log_w: Float[Array, "*node factor"]) -> tuple[Array, Array]:
+        """Conditional deviation and mean given ln W of each factor; E W = 1/(1−2κ), Var W = 2κ/((1−2κ)²(1−4κ))."""
+        inverse = self.inverse_dof[np.array(self.law)]
+        # Without a skew ν may be 4 or less, where the variance of W is not needed and does not exist.
+        thin = jnp.where(self.skew == 0, 0.0, inverse)
+        variance = 2 * thin / ((1 - 2 * thin) ** 2 * (1 - 4 * thin))
+        spread = jnp.sqrt(1 + self.skew**2 * variance)
+        deviation = jnp.exp(0.5 * (jnp.log1p(-2 * inverse) + log_w)) / spread
+        return deviation, self.skew * (jnp.exp(log_w) - 1 / (1 - 2 * inverse)) / spread
 
     def marginal(self) -> NormalMixture:
         """Gauss–Legendre in z = Φ⁻¹(U) over the range that draws reach, truncated tail included as a point mass."""
@@ -67,11 +76,8 @@ class StudentT(InnovationLaw):
         mass = np.concatenate(
             [[special.ndtr(Z_MIN_MIXING)], half * weight * np.exp(-0.5 * z[1:] ** 2) / np.sqrt(2 * np.pi)]
         )
-        at, skew = np.array(self.law), np.asarray(self.skew)[:, None]
-        log_w = np.polynomial.chebyshev.chebval(z / Z_MAX, np.asarray(self.log_mixing))
-        spread = np.sqrt(1 + skew**2 * np.asarray(self.variance_mixing)[at, None])
-        deviation = np.exp(0.5 * (np.asarray(self.log_unit_variance)[:, None] + log_w))[at] / spread
-        lean = skew * (np.exp(log_w) - np.asarray(self.mean_mixing)[:, None])[at] / spread
+        log_w = np.polynomial.chebyshev.chebval(z / Z_MAX, np.asarray(self.log_mixing))[np.array(self.law)]
+        deviation, lean = (np.asarray(part).T for part in self._mixed(jnp.asarray(log_w.T)))
         return NormalMixture(lean, deviation, np.broadcast_to(mass / mass.sum(), lean.shape))
 
 
@@ -87,27 +93,37 @@ def student_t(specification: ModelSpecification) -> StudentT:
     if len(nu) > 1:
         fix = "give all factors the same, or use t-multi"
         raise _refused("model t has one number of degrees of freedom", fix, "factors.degrees_of_freedom", sorted(nu))
-    return individuated_t(specification)
+    return _student_t(specification, tuple(nu), (0,) * len(specification.factors))
 
 
 def individuated_t(specification: ModelSpecification) -> StudentT:
     """Own degrees of freedom for each factor (null: infinite), and `parameters.skew`, {factor: γ}."""
-    own = [np.inf if f.degrees_of_freedom is None else float(f.degrees_of_freedom) for f in specification.factors]
-    skew = _skew(specification, own)
-    nu = sorted(set(own))
-    law = tuple(nu.index(v) for v in own)
-    dof = np.array(nu)
-    skewed = np.isin(np.arange(len(nu)), [i for i, g in zip(law, skew, strict=True) if g != 0])
-    variance = np.where(skewed, 2 / ((1 - 2 / dof) ** 2 * np.where(skewed, dof - 4, 1.0)), 0.0)
+    own = tuple(np.inf if f.degrees_of_freedom is None else float(f.degrees_of_freedom) for f in specification.factors)
+    return _student_t(specification, own, tuple(range(len(own))))
+
+
+def _student_t(specification: ModelSpecification, nu: tuple[float, ...], law: tuple[int, ...]) -> StudentT:
+    skew = _skew(specification, [nu[i] for i in law])
+    coefficients, slopes = zip(*map(_coefficients, nu), strict=True)
     return StudentT(
         loading=jnp.asarray(principal_loading(specification.correlation)),
-        log_unit_variance=jnp.asarray(np.log1p(-2 / dof)),
-        log_mixing=jnp.asarray(np.array([log_mixing_coefficients(v) for v in nu]).T),
+        inverse_dof=jnp.asarray(1 / np.array(nu)),
+        log_mixing=jnp.asarray(np.array(coefficients).T),
+        log_mixing_slope=jnp.asarray(np.array(slopes).T),
         law=law,
         skew=jnp.asarray(skew),
-        mean_mixing=jnp.asarray(1 / (1 - 2 / dof)),
-        variance_mixing=jnp.asarray(np.where(np.isinf(dof), 0.0, variance)),
     )
+
+
+def _coefficients(nu: float) -> tuple[np.ndarray, np.ndarray]:
+    """Of ln W, and their derivatives by 1/ν: central differences, one-sided where ν is infinite (ln W is smooth in
+    1/√ν there, so that the slope at 0 does not exist and is taken as 0)."""
+    at = np.array(log_mixing_coefficients(nu))
+    if np.isinf(nu):
+        return at, np.zeros_like(at)
+    inverse, step = 1 / nu, 1e-5 * min(1 / nu, 0.5 - 1 / nu)
+    up, down = (np.array(log_mixing_coefficients(1 / (inverse + s))) for s in (step, -step))
+    return at, (up - down) / (2 * step)
 
 
 def _skew(specification: ModelSpecification, nu: list[float]) -> np.ndarray:

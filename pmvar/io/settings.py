@@ -30,7 +30,7 @@ class RunSettings:
     """Whole days: calendar days where the model has 365 steps a year, sessions where it has 252."""
     scenarios: int = 65_536
     seed: int = 1
-    sampling: Sampling = Sampling.MC
+    sampling: Sampling = Sampling.SOBOL_IS
     netting: Netting = Netting.REJECT
     precision: Precision = Precision.FLOAT32
     surface: str = "raw"

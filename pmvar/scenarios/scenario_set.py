@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -11,10 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from pmvar.scenarios.paths import Paths
 from pmvar.types import PATH_TILE
-
-Bridge = Callable[[int, float], Float[Array, "scenario factor"]]
-"""(tile, epoch seconds) -> log changes from `as_of` to that time, inside the horizon."""
 
 
 class ScenarioTile(NamedTuple):
@@ -45,8 +43,8 @@ class ScenarioSet:
     """Vol factors: reference tenor in days."""
     vol_cap: float
     """Shocks of ln σ are capped at B·tanh(·/B)."""
-    bridge: Bridge | None = None
-    """Where a path stands inside the horizon; None: it gets to its end at once."""
+    paths: Paths | None = None
+    """What draws them again, at the horizon or inside it; None: a move gets to its end at once."""
     labels: tuple[str, ...] = ()
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
@@ -67,10 +65,10 @@ class ScenarioSet:
 
     def at(self, index: int, time: float) -> Float[Array, "scenario factor"]:
         """Log changes of tile `index` at `time` (epoch seconds) at or before the horizon."""
-        if self.bridge is None or time >= self.horizon_end:
+        if self.paths is None or time >= self.horizon_end:
             return self.tile(index).shock
         inside = jnp.arange(PATH_TILE)[:, None] + index * PATH_TILE < self.n_scenarios
-        return jnp.where(inside, self.bridge(index, time), 0.0)
+        return jnp.where(inside, self.paths.tile(index, time)[0], 0.0)
 
 
 @jax.jit

@@ -4,50 +4,31 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from typing import Any
 
-import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, Key, UInt32
 
 from pmvar.errors import NumericsError, UsageError
 from pmvar.kernels.mixing import U_MIN
-from pmvar.kernels.random import Stream, run_key, stream, uniforms
+from pmvar.kernels.random import run_key
 from pmvar.market.snapshot import MarketSnapshot
 from pmvar.models import build
 from pmvar.models.base import RiskFactorModel
-from pmvar.models.bridge import bridge
 from pmvar.models.correlation import nearest_correlation
-from pmvar.models.price_map import NormalMixture, log_price_ratio, mean_shift
 from pmvar.models.sampling import SamplingParameters, sampling_parameters
 from pmvar.models.specification import ModelSpecification
-from pmvar.scenarios.clock import elapsed_steps, horizon_end, horizon_steps
-from pmvar.scenarios.draws import check_count, draws, n_replicates
+from pmvar.scenarios.clock import horizon_end, horizon_steps
+from pmvar.scenarios.draws import check_count, n_replicates
+from pmvar.scenarios.paths import Draw, Paths
 from pmvar.scenarios.scenario_set import ScenarioSet
-from pmvar.types import DAY, PATH_TILE, Drift, FactorKind, PriceMap, Sampling
+from pmvar.types import PATH_TILE, Drift, FactorKind, Sampling
 
 MIN_SCENARIOS = 1024
 MAX_SCENARIOS = 2**31
 """Path ids are 32-bit counters."""
 
 MAX_STEPS = 60.0
-
-REFERENCE_SEED = 0x9E3779B9
-REFERENCE_TILES = 16
-"""The drift of a model whose law has no closed form comes from this many tiles of Sobol' points of their own, so that
-no path of a run depends on how many others there are."""
-
-
-class Moment(NamedTuple):
-    """A time inside the horizon, by the model's clock."""
-
-    step: Int[Array, ""]
-    fraction: Float[Array, ""]
-    """Of that step, in (0, 1]."""
-    seconds: UInt32[Array, ""]
-    """Since the step began: names the moment to the bridge."""
 
 
 def simulate(
@@ -76,45 +57,23 @@ def simulate(
         raise UsageError(f"horizon {horizon!r} is longer than {MAX_STEPS:.0f} steps")
     law = build(model, steps)
     parameters = sampling_parameters(model.sampling)
-    n_steps = law.n_steps(steps)
+    prices = [f.underlying for f in model.factors if f.kind is FactorKind.SPOT]
     end = horizon_end(market.as_of, steps, model.steps_per_year)
-    is_price = np.array([f.kind is FactorKind.SPOT for f in model.factors])
-
-    def moment(time: float) -> Moment | None:
-        if time >= end:
-            return None
-        elapsed = elapsed_steps(market.as_of, time, model.steps_per_year) * n_steps / steps
-        step = max(int(np.ceil(elapsed)) - 1, 0)
-        # Named by the model's clock: two expiries of one weekend are one moment to a session clock.
-        seconds = round((elapsed - step) * steps / n_steps * DAY)
-        return Moment(jnp.asarray(step), jnp.float64(elapsed - step), jnp.uint32(seconds))
-
-    def shift(time: float) -> Float[np.ndarray, " factor"]:
-        out = np.zeros(len(is_price))
-        if drift is Drift.FORWARD:
-            elapsed = steps if time >= end else elapsed_steps(market.as_of, time, model.steps_per_year)
-            marginal = law.marginal(elapsed) or _reference(law, n_steps, steps, moment(time))
-            growth = [_growth(market, f.underlying, time) for f in model.factors if f.kind is FactorKind.SPOT]
-            prices = NormalMixture(*(part[is_price] for part in marginal))
-            out[is_price] = mean_shift(model.price_map, prices, np.array(growth))
-        return out
-
-    def tile(index: int, time: float, shift_there: np.ndarray) -> tuple[Array, Array]:
-        return _tile(
-            law, n_steps, model.price_map, jnp.asarray(is_price), sampling, parameters, run_key(seed),
-            jnp.uint32(index * PATH_TILE), jnp.float64(steps), jnp.asarray(shift_there), moment(time),
-        )  # fmt: skip
-
-    shift_at_end = shift(end)
-    n_tiles = -(-n_scenarios // PATH_TILE)
-    shocks, weights = zip(*(tile(i, end, shift_at_end) for i in range(n_tiles)), strict=True)
+    paths = Paths(
+        law=law,
+        price_map=model.price_map,
+        is_price=np.array([f.kind is FactorKind.SPOT for f in model.factors]),
+        growth=None if drift is Drift.NONE else lambda time: np.array([_growth(market, u, time) for u in prices]),
+        as_of=market.as_of,
+        end=end,
+        steps=steps,
+        steps_per_year=model.steps_per_year,
+        draw=Draw(law.n_steps(steps), sampling, parameters, run_key(seed), jnp.float64(steps)),
+    )
+    shocks, weights = zip(*(paths.tile(i, end) for i in range(-(-n_scenarios // PATH_TILE))), strict=True)
     shock, weight = jnp.concatenate(shocks)[:n_scenarios], np.concatenate(weights)[:n_scenarios]
     if not bool(jnp.all(jnp.isfinite(shock))):
         raise NumericsError("a simulated shock is not finite; check the volatilities of model.json")
-
-    def bridge_at(index: int, time: float) -> Float[Array, "scenario factor"]:
-        return tile(index, time, shift(time))[0]
-
     return ScenarioSet(
         factors=model.factor_names,
         as_of=market.as_of,
@@ -125,7 +84,7 @@ def simulate(
         term_exponent=np.array([f.term_exponent for f in model.factors]),
         tenor=np.array([f.tenor for f in model.factors]),
         vol_cap=model.vol_cap,
-        bridge=bridge_at,
+        paths=paths,
         provenance={
             "model": _description(model, law),
             "seed": seed,
@@ -168,66 +127,3 @@ def _growth(market: MarketSnapshot, underlying: str, time: float) -> float:
     """Forward over spot of an underlying for `time`; 1 where the market has no forward curve."""
     curve = market.forwards.get(underlying)
     return 1.0 if curve is None else float(curve.at(time)) / curve.spot
-
-
-def _reference(law: RiskFactorModel, n_steps: int, steps: float, moment: Moment | None) -> NormalMixture:
-    """The marginal law as a fixed sample."""
-    key, plain = run_key(REFERENCE_SEED), SamplingParameters()
-    x = np.concatenate(
-        [
-            _x(law, n_steps, Sampling.SOBOL, plain, key, jnp.uint32(i * PATH_TILE), jnp.float64(steps), moment)[0]
-            for i in range(REFERENCE_TILES)
-        ]
-    ).T
-    return NormalMixture(x, np.zeros_like(x), np.full_like(x, 1 / x.shape[1]))
-
-
-@eqx.filter_jit
-def _x(
-    law: RiskFactorModel,
-    n_steps: int,
-    sampling: Sampling,
-    parameters: SamplingParameters,
-    key: Key[Array, ""],
-    start: UInt32[Array, ""],
-    steps: Float[Array, ""],
-    moment: Moment | None,
-) -> tuple[Float[Array, "scenario factor"], Float[Array, " scenario"]]:
-    """x of one tile of paths, at the horizon or at a moment inside it, and their weights."""
-    draw = draws(law, n_steps, key, sampling, parameters)
-
-    def one_path(path_id: UInt32[Array, ""]) -> tuple[Float[Array, " factor"], Float[Array, ""]]:
-        normal, weight = draw(path_id)
-        path = law.path(normal, steps)
-        move = path.diffusion + path.jump
-        if moment is None:
-            return move.sum(axis=0), weight
-        place = path_id, moment.step.astype(jnp.uint32)
-        before = jnp.sum(jnp.where(jnp.arange(n_steps)[:, None] < moment.step, move, 0.0), axis=0)
-        inside = bridge(
-            stream(key, Stream.BRIDGE, *place), path.diffusion[moment.step], path.deviation[moment.step], law.loading,
-            moment.fraction, moment.seconds,
-        )  # fmt: skip
-        jumped = uniforms(stream(key, Stream.JUMP, *place), 1)[0] <= moment.fraction
-        return before + inside + jnp.where(jumped, path.jump[moment.step], 0.0), weight
-
-    return jax.vmap(one_path)(start + jnp.arange(PATH_TILE, dtype=jnp.uint32))
-
-
-@eqx.filter_jit
-def _tile(
-    law: RiskFactorModel,
-    n_steps: int,
-    price_map: PriceMap,
-    is_price: Bool[Array, " factor"],
-    sampling: Sampling,
-    parameters: SamplingParameters,
-    key: Key[Array, ""],
-    start: UInt32[Array, ""],
-    steps: Float[Array, ""],
-    shift: Float[Array, " factor"],
-    moment: Moment | None,
-) -> tuple[Float[Array, "scenario factor"], Float[Array, " scenario"]]:
-    """Log changes of one tile of paths, at the horizon or at a moment inside it, and their weights."""
-    x, weight = _x(law, n_steps, sampling, parameters, key, start, steps, moment)
-    return jnp.where(is_price, log_price_ratio(price_map, x + shift), x), weight
