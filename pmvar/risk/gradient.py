@@ -10,26 +10,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from scipy import sparse
 
 from pmvar.instruments import Instruments
 from pmvar.kernels.european import Bump
 from pmvar.market.snapshot import MarketSnapshot
 from pmvar.risk.measure import BlockMeasure
-from pmvar.types import PATH_TILE, FactorKind, Greek, Kind, Measure, Settlement, factor_name
+from pmvar.risk.model_gradient import ModelAccumulator, ModelGradient, shock_slots
+from pmvar.risk.pairs import Pairs, Slot, add_slopes, pairs_in
+from pmvar.types import FactorKind, Greek, Kind, Measure, Settlement, factor_name
+from pmvar.valuation.exposure import Exposure, exposure
 from pmvar.valuation.reprice import ProfitAndLoss
-
-
-@dataclass(frozen=True)
-class Slot:
-    """One way in which a displacement of the market reaches instruments: a field of `Bump` as one factor each."""
-
-    field: int
-    factor: Int[np.ndarray, " instrument"]
-    """Index into `MarketFactors.names`."""
-    per_unit: Float[np.ndarray, " instrument"]
-    """d(field)/d(factor): 1/price for prices, 1 for vols and rates, 0 where it does not reach."""
 
 
 @dataclass(frozen=True)
@@ -110,6 +102,27 @@ def gradients(
     return [accumulator.result(level) for accumulator in work]
 
 
+def model_gradients(
+    pnl: ProfitAndLoss,
+    measured: Sequence[BlockMeasure],
+    instruments: Instruments,
+    *,
+    measure: Measure,
+    level: float,
+    advance: Callable[[], None] = lambda: None,
+) -> list[ModelGradient]:
+    """Derivatives of every block's margin by the parameters of the model behind the scenarios."""
+    times, slots = shock_slots(instruments, pnl.market, pnl.plan.layout)
+    work = [ModelAccumulator(pnl.row, m, pnl.scenarios, times, slots, measure, level) for m in measured]
+    slopes = [pnl.buffer() for _ in Exposure._fields]
+    for index in range(pnl.scenarios.n_tiles):
+        exposure(pnl, index, into=slopes)
+        for accumulator in work:
+            accumulator.add(index, slopes)
+        advance()
+    return [accumulator.result() for accumulator in work]
+
+
 class _Accumulator:
     """Running tail sums of one block over tiles."""
 
@@ -131,37 +144,28 @@ class _Accumulator:
 
     def add(self, index: int, alone: dict[FactorKind, np.ndarray], slopes: list[np.ndarray]) -> None:
         """Add the kept scenarios that lie in tile `index`."""
-        measured, block = self.measured, self.measured.block
-        account, kept = np.nonzero(measured.ids // PATH_TILE == index)
-        if not len(account):
+        measured, n = self.measured, len(self.measured.block.account)
+        pairs: Pairs = pairs_in(measured.block, self.row, measured.ids, index)
+        if not len(pairs.path):
             return
-        path = measured.ids[account, kept]
-        column, tail_weight = path % PATH_TILE, measured.tail.weight[account, kept]
-        n, n_factors = len(block.account), len(self.factors.names)
-        derivative = np.zeros((len(account), n_factors))
-        pair = np.arange(len(account))
-        for p in range(int(block.count.max(initial=0))):
-            # Accounts stand in the order of their number of positions: those that have a p-th come last.
-            some = slice(int(np.searchsorted(block.count[account], p, side="right")), None)
-            who, quantity = account[some], -block.quantity[account[some], p]
-            instrument = block.instrument[who, p]
-            place = self.row[who, p].astype(np.int64) * PATH_TILE + column[some]
+        tail_weight = measured.tail.weight[pairs.where]
+        derivative = np.zeros((len(pairs.path), len(self.factors.names)))
+        for position in pairs.positions():
+            who, weight = pairs.account[position.some], tail_weight[position.some]
             for kind, tile in alone.items():
-                loss = tail_weight[some] * quantity * tile.take(place)
-                self.alone[kind][:, p] += np.bincount(who, loss, minlength=n)
-            for slot in self.factors.slots:
-                reach = slot.per_unit[instrument]
-                if np.any(reach):
-                    change = quantity * reach * slopes[slot.field].take(place)
-                    derivative[pair[some], slot.factor[instrument]] += change
+                loss = weight * position.loss_per_pnl * tile.take(position.place)
+                self.alone[kind][:, position.number] += np.bincount(who, loss, minlength=n)
+            add_slopes(derivative, position, self.factors.slots, slopes)
+
+        pair = np.arange(len(pairs.path))
 
         def summed(weights: np.ndarray, group: np.ndarray, size: int) -> np.ndarray:
             return sparse.csr_array((weights, (group, pair)), shape=(size, len(pair))) @ derivative
 
-        self.mean += summed(self.weight[account, kept], account, n)
-        self.at_var += summed(measured.tail.at_var[account, kept], account, n)
-        replicate = account * self.n_replicates + path % self.n_replicates
-        influence = self.influence[account, kept]
+        self.mean += summed(self.weight[pairs.where], pairs.account, n)
+        self.at_var += summed(measured.tail.at_var[pairs.where], pairs.account, n)
+        replicate = pairs.account * self.n_replicates + pairs.path % self.n_replicates
+        influence = self.influence[pairs.where]
         self.by_replicate += summed(influence, replicate, n * self.n_replicates)
         self.mass += np.bincount(replicate, influence, minlength=n * self.n_replicates)
 

@@ -23,6 +23,8 @@ class BlockMeasure:
     block: AccountBlock
     ids: Int[np.ndarray, "account kept"]
     tail: Tail
+    excess: Float[np.ndarray, "account kept"]
+    """(L − VaR)⁺."""
     var_error: Float[np.ndarray, " account"]
     es_error: Float[np.ndarray, " account"]
     component: Float[np.ndarray, "account position"]
@@ -54,7 +56,10 @@ def measure_block(
         block,
         ids,
         Tail(*(np.concatenate([p.tail[i] for p in pieces]) for i in range(len(Tail._fields)))),
-        *(joined(n) for n in ("var_error", "es_error", "component", "component_error", "worst", "worst_loss")),
+        *(
+            joined(n)
+            for n in ("excess", "var_error", "es_error", "component", "component_error", "worst", "worst_loss")
+        ),
     )
 
 
@@ -81,6 +86,7 @@ def _measure_piece(
         block,
         ids,
         found,
+        np.maximum(loss - found.value_at_risk[:, None], 0.0),
         *standard_errors(loss, ids, found, **spread),
         component,
         error,

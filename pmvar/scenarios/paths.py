@@ -115,6 +115,19 @@ class Paths:
         x = np.concatenate(parts).T
         return NormalMixture(x, np.zeros_like(x), np.full_like(x, 1 / x.shape[1]))
 
+    def _shift_slope(self, time: float) -> PyTree:
+        """∂c/∂θ at `time`."""
+        if time not in self._slopes:
+            self._slopes[time] = _shift_slope(
+                self.law, self._reference_draw, self.price_map, jnp.asarray(self.is_price),
+                jnp.asarray(self.shift(time)), self.moment(time),
+            )  # fmt: skip
+        return self._slopes[time]
+
+    @cached_property
+    def _slopes(self) -> dict[float, PyTree]:
+        return {}
+
     def counts(self, index: int) -> Float[Array, "scenario source"]:
         """Jumps of each Poisson source on every path of a tile."""
         return _counts(self.law, self.draw, jnp.uint32(index * PATH_TILE))
@@ -139,10 +152,9 @@ class Paths:
                 jnp.asarray(path_id, jnp.uint32), jnp.asarray(part), shift, here,
             )  # fmt: skip
             if self.growth is not None:
-                slope = _shift_slope(
-                    self.law, self._reference_draw, self.price_map, jnp.asarray(self.is_price), shift, here
+                found = jax.tree.map(
+                    lambda g, s, b=by_shift: g + jnp.tensordot(b, s, axes=1), found, self._shift_slope(time)
                 )
-                found = jax.tree.map(lambda g, s, b=by_shift: g + jnp.tensordot(b, s, axes=1), found, slope)
             total = found if total is None else jax.tree.map(jnp.add, total, found)
         return total
 
@@ -261,10 +273,9 @@ def _shift_slope(
     per_shift = jnp.diagonal(jax.jacfwd(mean_price, argnums=1)(arrays, shift))
     scale = jnp.where(is_price, -1 / jnp.where(is_price, per_shift, 1.0), 0.0)
     slope = jax.tree.map(lambda d: d * scale.reshape(-1, *[1] * (d.ndim - 1)), by_law)
-    return eqx.tree_at(_loadings, slope, replace_fn=jnp.zeros_like)
 
+    def kept(path: tuple, leaf: Array) -> Array:
+        is_loading = leaf.ndim == 3 and jax.tree_util.keystr(path[-1:]) == ".loading"
+        return jnp.zeros_like(leaf) if is_loading else leaf
 
-def _loadings(tree: PyTree) -> list[Array]:
-    """Arrays named `loading` of a factor × component shape."""
-    flat, _ = jax.tree_util.tree_flatten_with_path(tree)
-    return [leaf for path, leaf in flat if jax.tree_util.keystr(path[-1:]) == ".loading" and leaf.ndim == 3]
+    return jax.tree_util.tree_map_with_path(kept, slope)

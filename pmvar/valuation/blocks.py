@@ -112,20 +112,21 @@ def _cast(tree: T, dtype: jnp.dtype) -> T:
     return jax.tree.map(lambda x: x.astype(dtype), tree)
 
 
-def _no_bump(dtype: jnp.dtype) -> Bump:
+def no_bump(dtype: jnp.dtype) -> Bump:
+    """Today's market as it is."""
     return Bump(*(jnp.zeros((), dtype) for _ in Bump._fields))
 
 
 @eqx.filter_jit
 def block_pnl(block: Block, world: World) -> Float[Array, "instrument scenario"]:
     """P&L of a block per contract, in base currency."""
-    return block.pnl(world, _no_bump(world.log_base.dtype))
+    return block.pnl(world, no_bump(world.log_base.dtype))
 
 
 @eqx.filter_jit
 def block_sensitivity(block: Block, world: World) -> Bump:
     """Derivatives of the P&L of a block by each field of `Bump`; each [instrument, scenario]."""
-    none = _no_bump(world.log_base.dtype)
+    none = no_bump(world.log_base.dtype)
 
     def along(name: str) -> Array:
         # One direction at a time: what a direction does not touch is not differentiated.

@@ -77,7 +77,7 @@ class ProfitAndLoss:
         """P&L of a tile with only the prices moving, and with only the vols moving, into the given buffers."""
         for kind, out in into.items():
             world = self.plan.layout.world(index, moving=frozenset({kind}))
-            for part, (_, block) in zip(_parts(out), self.plan.blocks, strict=True):
+            for part, (_, block) in zip(parts(out), self.plan.blocks, strict=True):
                 part[:] = block_pnl(block, world)
 
     @cached_property
@@ -88,8 +88,8 @@ class ProfitAndLoss:
     def sensitivity(self, index: int, *, into: Sequence[Float[np.ndarray, "row scenario"]]) -> None:
         """Derivatives of a tile by each field of `Bump`, displacements of today's market, into the given buffers."""
         world = self.plan.layout.world(index)
-        parts = zip(*(_parts(out) for out in into), strict=True)
-        for part, (_, block) in zip(parts, self.plan.blocks, strict=True):
+        split = zip(*(parts(out) for out in into), strict=True)
+        for part, (_, block) in zip(split, self.plan.blocks, strict=True):
             for out, derivative in zip(part, block_sensitivity(block, world), strict=True):
                 out[:] = derivative
 
@@ -113,7 +113,7 @@ class ProfitAndLoss:
         return tile
 
 
-def _parts(out: Float[np.ndarray, "row scenario"]) -> list[Float[np.ndarray, "instrument scenario"]]:
+def parts(out: Float[np.ndarray, "row scenario"]) -> list[Float[np.ndarray, "instrument scenario"]]:
     """The rows of each block; the last row of a tile belongs to none."""
     return [out[start : start + BLOCK] for start in range(0, len(out) - 1, BLOCK)]
 

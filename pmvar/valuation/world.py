@@ -86,7 +86,7 @@ class Layout:
             # Prices stand moment by moment: assets, then a row of zeros for the base currency.
             own = n if s.underlying == market.base_currency else market.column(s.underlying)
             price_row.append(moment * (n + 1) + own)
-            term_scale.append(self._term_scale(s))
+            term_scale.append(self.term_scale(s))
         return _Arrays(
             price_factor=self._factors(FactorKind.SPOT),
             vol_factor=self._factors(FactorKind.VOL),
@@ -103,7 +103,7 @@ class Layout:
         none = len(index)
         return np.array([*(index.get(factor_name(a, kind), none) for a in self.market.asset), none], dtype=np.int32)
 
-    def _term_scale(self, s: Slice) -> float:
+    def term_scale(self, s: Slice) -> float:
         """(tenor/τ)^exponent: what the slice makes of the shock of ln σ; τ at the horizon and at least a day, since
         shorter options would move without bound."""
         name = factor_name(s.underlying, FactorKind.VOL)
