@@ -117,8 +117,9 @@ def model_gradients(
     slopes = [pnl.buffer() for _ in Exposure._fields]
     for index in range(pnl.scenarios.n_tiles):
         exposure(pnl, index, into=slopes)
+        normals = pnl.scenarios.paths.normals(index)
         for accumulator in work:
-            accumulator.add(index, slopes)
+            accumulator.add(index, normals, slopes)
         advance()
     return [accumulator.result() for accumulator in work]
 
@@ -145,7 +146,7 @@ class _Accumulator:
     def add(self, index: int, alone: dict[FactorKind, np.ndarray], slopes: list[np.ndarray]) -> None:
         """Add the kept scenarios that lie in tile `index`."""
         measured, n = self.measured, len(self.measured.block.account)
-        pairs: Pairs = pairs_in(measured.block, self.row, measured.ids, index)
+        pairs: Pairs = pairs_in(measured, self.row, index)
         if not len(pairs.path):
             return
         tail_weight = measured.tail.weight[pairs.where]

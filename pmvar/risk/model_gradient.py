@@ -14,7 +14,7 @@ from typing import NamedTuple
 import equinox as eqx
 import jax
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Array, Float, Int
 
 from pmvar.instruments import Instruments
 from pmvar.market.snapshot import MarketSnapshot
@@ -23,7 +23,7 @@ from pmvar.risk.measure import BlockMeasure
 from pmvar.risk.pairs import Pairs, Slot, add_slopes, pairs_in
 from pmvar.scenarios.paths import Paths
 from pmvar.scenarios.scenario_set import ScenarioSet
-from pmvar.types import FactorKind, Kind, Measure, factor_name
+from pmvar.types import PATH_TILE, FactorKind, Kind, Measure, factor_name
 from pmvar.valuation.exposure import Exposure
 from pmvar.valuation.world import Layout, Slice
 
@@ -115,9 +115,9 @@ class ModelAccumulator:
         self.total = np.zeros((self.groups, sum(leaf.size for _, leaf in self.leaves)))
         self.mass = np.zeros(self.groups)
 
-    def add(self, index: int, slopes: list[np.ndarray]) -> None:
-        """Add the kept scenarios that lie in tile `index`, given its exposures."""
-        pairs = pairs_in(self.measured.block, self.row, self.measured.ids, index)
+    def add(self, index: int, normals: Array, slopes: list[np.ndarray]) -> None:
+        """Add the kept scenarios that lie in tile `index`, given its normals and exposures."""
+        pairs = pairs_in(self.measured, self.row, index)
         if not len(pairs.path):
             return
         n_columns = len(self.times) * len(self.scenarios.factors)
@@ -138,19 +138,19 @@ class ModelAccumulator:
             shape = (len(self.times), ROWS, WIDTH, adjoint.shape[2])
             ids, part = np.zeros((ROWS, WIDTH), dtype=np.int64), np.zeros(shape)
             pick = used[inside]
-            ids[place] = path[pick]
+            ids[place] = path[pick] % PATH_TILE
             part[:, place[0], place[1]] = (weight[pick, None, None] * adjoint[pick % len(own)]).transpose(1, 0, 2)
-            found = self.paths.parameter_gradient(ids, part, self.times)
+            found = self.paths.parameter_gradient(index, normals, ids, part, self.times)
             flat = np.concatenate([np.asarray(leaf).reshape(ROWS, -1) for _, leaf in _leaves(found)], axis=1)
             np.add.at(self.total, rows, flat[: len(rows)])
-        self._add_scores(index, pairs)
+        self._add_scores(normals, pairs)
 
-    def _add_scores(self, index: int, pairs: Pairs) -> None:
+    def _add_scores(self, normals: Array, pairs: Pairs) -> None:
         years = self.paths.steps / self.paths.steps_per_year
         names = [name for name, _ in self.leaves]
         if "intensity" not in names:
             return
-        count = np.asarray(self.paths.counts(index))[pairs.column]
+        count = np.asarray(self.paths.counts(normals))[pairs.column]
         weight = self.score_weight[pairs.where]
         group = pairs.account * (self.scenarios.n_replicates + 1) + pairs.path % self.scenarios.n_replicates
         start = 0

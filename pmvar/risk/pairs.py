@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from pmvar.risk.accounts import AccountBlock
+from pmvar.risk.measure import BlockMeasure
 from pmvar.types import PATH_TILE
 
 
@@ -77,17 +78,17 @@ def add_slopes(
     slopes: Sequence[Float[np.ndarray, "row scenario"]],
 ) -> None:
     """Add the derivative of a position's loss by each slot's factors."""
-    pair = np.arange(len(derivative))[position.some]
+    flat, n_columns = derivative.reshape(-1), derivative.shape[1]
+    start = np.arange(len(derivative))[position.some] * n_columns
     for slot in slots:
         reach = slot.per_unit[position.instrument]
         if np.any(reach):
             change = position.loss_per_pnl * reach * slopes[slot.field].take(position.place)
-            derivative[pair, slot.factor[position.instrument]] += change
+            flat[start + slot.factor[position.instrument]] += change
 
 
-def pairs_in(
-    block: AccountBlock, row: Int[np.ndarray, "account position"], ids: Int[np.ndarray, "account kept"], index: int
-) -> Pairs:
-    """Pairs of `ids` that lie in tile `index`."""
-    where = np.nonzero(ids // PATH_TILE == index)
-    return Pairs(block, row, where, ids[where])
+def pairs_in(measured: BlockMeasure, row: Int[np.ndarray, "account position"], index: int) -> Pairs:
+    """Pairs that lie in tile `index` and have a part in the tail or around the VaR."""
+    tail = measured.tail
+    where = np.nonzero((measured.ids // PATH_TILE == index) & ((tail.weight > 0) | (tail.at_var > 0)))
+    return Pairs(measured.block, row, where, measured.ids[where])

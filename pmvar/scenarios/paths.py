@@ -19,7 +19,7 @@ from pmvar.models.bridge import bridge
 from pmvar.models.price_map import NormalMixture, log_price_ratio, mean_shift
 from pmvar.models.sampling import SamplingParameters
 from pmvar.scenarios.clock import elapsed_steps
-from pmvar.scenarios.draws import Normals, draws
+from pmvar.scenarios.draws import draws
 from pmvar.types import DAY, PATH_TILE, PriceMap, Sampling
 
 REFERENCE_SEED = 0x9E3779B9
@@ -128,17 +128,25 @@ class Paths:
     def _slopes(self) -> dict[float, PyTree]:
         return {}
 
-    def counts(self, index: int) -> Float[Array, "scenario source"]:
-        """Jumps of each Poisson source on every path of a tile."""
-        return _counts(self.law, self.draw, jnp.uint32(index * PATH_TILE))
+    def counts(self, normals: Float[Array, "scenario step dimension"]) -> Float[Array, "scenario source"]:
+        """Jumps of each Poisson source on paths made of `normals`."""
+        return _counts(self.law, normals, self.draw.steps)
+
+    def normals(self, index: int) -> Float[Array, "scenario step dimension"]:
+        """What the paths of a tile are made of."""
+        return _normals(self.law, self.draw, jnp.uint32(index * PATH_TILE))
 
     def parameter_gradient(
         self,
-        path_id: Int[np.ndarray, "group path"],
+        index: int,
+        normals: Float[Array, "scenario step dimension"],
+        column: Int[np.ndarray, "group path"],
         adjoint: Float[np.ndarray, "moment group path factor"],
         times: tuple[float, ...],
     ) -> PyTree:
         """Derivatives of Σ adjoint·shock by every array of the model, each with `group` as its leading axis.
+
+        Paths are columns of tile `index`, whose `normals` are given.
 
         `adjoint[m]` belongs to the log changes at `times[m]`. The drift moves with the parameters (implicit function
         theorem on the reference sample), except with the loading, which no marginal law depends on.
@@ -148,8 +156,8 @@ class Paths:
             here = self.moment(time)
             shift = jnp.asarray(self.shift(time))
             found, by_shift = _adjoint(
-                self.law, self.draw, self.price_map, jnp.asarray(self.is_price),
-                jnp.asarray(path_id, jnp.uint32), jnp.asarray(part), shift, here,
+                self.law, self.draw, self.price_map, jnp.asarray(self.is_price), jnp.uint32(index * PATH_TILE),
+                normals, jnp.asarray(column, jnp.int32), jnp.asarray(part), shift, here,
             )  # fmt: skip
             if self.growth is not None:
                 found = jax.tree.map(
@@ -166,10 +174,14 @@ def _mapped(
 
 
 def _one_x(
-    law: RiskFactorModel, draw: Draw, normals: Normals, path_id: UInt32[Array, ""], moment: Moment | None
+    law: RiskFactorModel,
+    draw: Draw,
+    normal: Float[Array, "step dimension"],
+    path_id: UInt32[Array, ""],
+    moment: Moment | None,
 ) -> Float[Array, " factor"]:
     """x of one path, at the horizon or at a moment inside it."""
-    path = law.path(normals[0], draw.steps)
+    path = law.path(normal, draw.steps)
     move = path.diffusion + path.jump
     if moment is None:
         return move.sum(axis=0)
@@ -191,8 +203,8 @@ def _x(
     normals = draws(law, draw.n_steps, draw.key, draw.sampling, draw.parameters)
 
     def one_path(path_id: UInt32[Array, ""]) -> tuple[Float[Array, " factor"], Float[Array, ""]]:
-        drawn = normals(path_id)
-        return _one_x(law, draw, drawn, path_id, moment), drawn[1]
+        normal, weight = normals(path_id)
+        return _one_x(law, draw, normal, path_id, moment), weight
 
     return jax.vmap(one_path)(start + jnp.arange(PATH_TILE, dtype=jnp.uint32))
 
@@ -212,11 +224,16 @@ def _tile(
 
 
 @eqx.filter_jit
-def _counts(law: RiskFactorModel, draw: Draw, start: UInt32[Array, ""]) -> Float[Array, "scenario source"]:
+def _counts(
+    law: RiskFactorModel, normals: Float[Array, "scenario step dimension"], steps: Float[Array, ""]
+) -> Float[Array, "scenario source"]:
+    return jax.vmap(lambda normal: law.path(normal, steps).count)(normals)
+
+
+@eqx.filter_jit
+def _normals(law: RiskFactorModel, draw: Draw, start: UInt32[Array, ""]) -> Float[Array, "scenario step dimension"]:
     normals = draws(law, draw.n_steps, draw.key, draw.sampling, draw.parameters)
-    return jax.vmap(lambda i: law.path(normals(i)[0], draw.steps).count)(
-        start + jnp.arange(PATH_TILE, dtype=jnp.uint32)
-    )
+    return jax.vmap(lambda i: normals(i)[0])(start + jnp.arange(PATH_TILE, dtype=jnp.uint32))
 
 
 @eqx.filter_jit
@@ -225,25 +242,26 @@ def _adjoint(
     draw: Draw,
     price_map: PriceMap,
     is_price: Bool[Array, " factor"],
-    path_id: UInt32[Array, "group path"],
+    start: UInt32[Array, ""],
+    normals: Float[Array, "scenario step dimension"],
+    column: Int[Array, "group path"],
     adjoint: Float[Array, "group path factor"],
     shift: Float[Array, " factor"],
     moment: Moment | None,
 ) -> tuple[PyTree, Float[Array, "group factor"]]:
     """Derivatives of Σ adjoint·shock by the model's arrays, the shift held, and by the shift."""
-    normals = draws(law, draw.n_steps, draw.key, draw.sampling, draw.parameters)
     arrays, rest = eqx.partition(law, eqx.is_inexact_array)
 
-    def total(arrays: PyTree, shift: Array, ids: Array, adjoint: Array) -> Array:
+    def total(arrays: PyTree, shift: Array, columns: Array, adjoint: Array) -> Array:
         model = eqx.combine(arrays, rest)
 
-        def one(path_id: Array, adjoint: Array) -> Array:
-            x = _one_x(model, draw, jax.lax.stop_gradient(normals(path_id)), path_id, moment)
+        def one(column: Array, adjoint: Array) -> Array:
+            x = _one_x(model, draw, normals[column], start + column.astype(jnp.uint32), moment)
             return jnp.sum(adjoint * _mapped(price_map, is_price, x, shift))
 
-        return jnp.sum(jax.vmap(one)(ids, adjoint))
+        return jnp.sum(jax.vmap(one)(columns, adjoint))
 
-    return jax.vmap(jax.grad(total, argnums=(0, 1)), in_axes=(None, None, 0, 0))(arrays, shift, path_id, adjoint)
+    return jax.vmap(jax.grad(total, argnums=(0, 1)), in_axes=(None, None, 0, 0))(arrays, shift, column, adjoint)
 
 
 @eqx.filter_jit
@@ -264,7 +282,7 @@ def _shift_slope(
         model = eqx.combine(arrays, rest)
 
         def one(path_id: Array) -> Array:
-            x = _one_x(model, draw, normals(path_id), path_id, moment)
+            x = _one_x(model, draw, normals(path_id)[0], path_id, moment)
             return jnp.where(is_price, jnp.exp(_mapped(price_map, is_price, x, shift)), 0.0)
 
         return jnp.mean(jax.vmap(one)(ids), axis=0)
