@@ -108,7 +108,7 @@ class ComposedModel(RiskFactorModel):
 
         if self.filter is None and normal.shape[0] == 1:
             _, path = step(self.volatility**2, normal[0])
-            return PathShock(*(part[None] for part in path[:3]), path.count)
+            return PathShock(path.diffusion[None], path.jump[None], path.deviation[None], path.count)
         start = self.volatility**2 if self.filter is None else self.filter.variance
         _, path = jax.lax.scan(step, start, normal)
         return path._replace(count=path.count.sum(axis=0))

@@ -52,14 +52,15 @@ class SamplingParameters:
 
 def sampling_parameters(given: Mapping[str, Any]) -> SamplingParameters:
     """What `sampling` of model.json says; a key that is absent has its default. Raises InputError."""
-    fields = SamplingParameters.__dataclass_fields__
-    found = {}
+    known = SamplingParameters.__dataclass_fields__
+    found: dict[str, Any] = {}
     for key, value in given.items():
-        numbers = value if key == "inflation" and isinstance(value, list | tuple) else [value]
+        many = isinstance(value, list | tuple)
+        numbers = tuple(value) if many else (value,)
         sound = all(isinstance(x, int | float) and not isinstance(x, bool) for x in numbers)
-        if key not in fields or not sound or (key == "inflation") != isinstance(value, list | tuple):
-            raise _refused(f"sampling has {', '.join(fields)}: numbers, inflation a list", f"{key}: {value}")
-        found[key] = tuple(map(float, numbers)) if key == "inflation" else float(value)
+        if key not in known or not sound or many != (key == "inflation"):
+            raise _refused(f"sampling has {', '.join(known)}: numbers, inflation a list", f"{key}: {value}")
+        found[key] = tuple(map(float, numbers)) if many else float(value)
     return SamplingParameters(**found)
 
 

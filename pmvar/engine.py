@@ -17,11 +17,20 @@ from pmvar.portfolio import Portfolio
 from pmvar.report.margin_report import MarginReport
 from pmvar.risk.accounts import account_blocks
 from pmvar.risk.detail import account_details
-from pmvar.risk.gradient import BlockGradient, MarketFactors, gradients, market_factors
+from pmvar.risk.gradient import BlockGradient, MarketFactors, gradients, market_factors, model_gradients
 from pmvar.risk.measure import BlockMeasure, isolated_measure, measure_block
+from pmvar.risk.model_gradient import ModelGradient
 from pmvar.risk.result import Columns
 from pmvar.risk.rules import MarginRules
-from pmvar.risk.tables import component_table, greek_table, margin_table, shock_table, stress_table, worst_table
+from pmvar.risk.tables import (
+    component_table,
+    greek_table,
+    margin_table,
+    model_greek_table,
+    shock_table,
+    stress_table,
+    worst_table,
+)
 from pmvar.scenarios.scenario_set import ScenarioSet
 from pmvar.valuation.reprice import ProfitAndLoss, reprice
 from pmvar.valuation.store import TileStore
@@ -85,10 +94,15 @@ def margin_report(
 
     factors: MarketFactors | None = None
     found: list[BlockGradient] = []
+    by_model: list[ModelGradient] = []
     if greeks and measured:
         factors = market_factors(portfolio.instruments, market)
         step = _counter(progress, "gradients", n_tiles)
         found = gradients(pnl, measured, factors, measure=rules.measure, level=rules.level, advance=step)
+        step = _counter(progress, "model gradients", n_tiles)
+        by_model = model_gradients(
+            pnl, measured, portfolio.instruments, measure=rules.measure, level=rules.level, advance=step
+        )
 
     margins = margin_table(
         portfolio, market, rules, measured,
@@ -99,6 +113,7 @@ def margin_report(
         "margins": margins,
         "components": component_table(portfolio, measured, found),
         "greeks": greek_table(portfolio, measured, found, factors, sensitivities if greeks else [], rules, margins),
+        "model_greeks": model_greek_table(portfolio, measured, by_model, rules, margins),
         "worst": worst_table(portfolio, measured, scenarios),
         "shocks": shock_table(measured, scenarios),
         "stress": _stress(portfolio, pnl, stress, live),

@@ -30,7 +30,10 @@ COUNT_TOLERANCE = 0.2
 acknowledgement."""
 ACCOUNT_COUNT = "account-count"
 """Name of that gate, as `--acknowledge` takes it."""
-TEXT = {"account_id", "status", "reason", "instrument_id", "underlying", "of", "factor", "greek"}
+TEXT = {
+    "account_id", "status", "reason", "instrument_id", "underlying", "of", "factor", "other_factor", "greek",
+    "parameter",
+}  # fmt: skip
 """Columns of text in every table; `scenario` is a name in `stress` and a number elsewhere."""
 PACKAGES = ("jax", "jaxlib", "numpy", "scipy", "pyarrow", "pmvar")
 _ROOT = Path(__file__).resolve().parents[1]

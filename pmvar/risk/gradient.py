@@ -111,13 +111,16 @@ def model_gradients(
     level: float,
     advance: Callable[[], None] = lambda: None,
 ) -> list[ModelGradient]:
-    """Derivatives of every block's margin by the parameters of the model behind the scenarios."""
+    """Derivatives of every block's margin by the parameters of the model behind the scenarios; none of a list."""
+    paths = pnl.scenarios.paths
+    if paths is None:
+        return []
     times, slots = shock_slots(instruments, pnl.market, pnl.plan.layout)
     work = [ModelAccumulator(pnl.row, m, pnl.scenarios, times, slots, measure, level) for m in measured]
     slopes = [pnl.buffer() for _ in Exposure._fields]
     for index in range(pnl.scenarios.n_tiles):
         exposure(pnl, index, into=slopes)
-        normals = pnl.scenarios.paths.normals(index)
+        normals = paths.normals(index)
         for accumulator in work:
             accumulator.add(index, normals, slopes)
         advance()

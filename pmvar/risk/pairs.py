@@ -90,5 +90,5 @@ def add_slopes(
 def pairs_in(measured: BlockMeasure, row: Int[np.ndarray, "account position"], index: int) -> Pairs:
     """Pairs that lie in tile `index` and have a part in the tail or around the VaR."""
     tail = measured.tail
-    where = np.nonzero((measured.ids // PATH_TILE == index) & ((tail.weight > 0) | (tail.at_var > 0)))
-    return Pairs(measured.block, row, where, measured.ids[where])
+    account, kept = np.nonzero((measured.ids // PATH_TILE == index) & ((tail.weight > 0) | (tail.at_var > 0)))
+    return Pairs(measured.block, row, (account, kept), measured.ids[account, kept])

@@ -22,12 +22,15 @@ TABLES: Mapping[str, tuple[str, ...]] = {
         "spot_es", "vol_es", "time_es",
     ),
     "greeks": ("account_id", "of", "instrument_id", "factor", "greek", "value", "standard_error"),
+    "model_greeks": ("account_id", "parameter", "factor", "other_factor", "value", "standard_error"),
     "worst": ("account_id", "rank", "scenario", "weight", "loss"),
     "shocks": ("scenario", "factor", "shock"),
     "stress": ("account_id", "scenario", "loss"),
 }  # fmt: skip
-"""Tables of a run and their columns, in order. `worst` holds each account's worst scenarios (rank 1 is the worst),
-`shocks` the log changes of all factors in those scenarios (long form), `stress` the losses under the stress list."""
+"""Tables of a run and their columns, in order. `model_greeks` holds the derivatives of the initial margin by parameters
+of the model (a correlation has two factors, a parameter of all factors none), `worst` each account's worst scenarios
+(rank 1 is the worst), `shocks` the log changes of all factors in those scenarios (long form), `stress` the losses under
+the stress list."""
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from pmvar.market.snapshot import MarketSnapshot
 from pmvar.portfolio import Portfolio
 from pmvar.risk.gradient import BlockGradient, MarketFactors
 from pmvar.risk.measure import N_WORST, BlockMeasure
+from pmvar.risk.model_gradient import ModelGradient
 from pmvar.risk.result import TABLES, Columns
 from pmvar.risk.rules import MarginRules
 from pmvar.scenarios.scenario_set import ScenarioSet
@@ -159,9 +160,7 @@ def greek_table(
             }
         )
     if factors is not None and found:
-        # Where the floor binds the margin does not move.
-        tail = margins["expected_shortfall" if rules.measure is Measure.EXPECTED_SHORTFALL else "value_at_risk"]
-        moves = rules.multiplier * (tail > rules.floor)
+        moves = _moves(rules, margins)
         value = _scatter(portfolio, measured, [g.gradient for g in found]) * moves[:, None]
         error = _scatter(portfolio, measured, [g.error for g in found]) * moves[:, None]
         for f, (name, greek) in enumerate(zip(factors.names, factors.greeks, strict=True)):
@@ -185,6 +184,36 @@ def greek_table(
     keys = [columns[c].astype(str) for c in ("greek", "factor", "instrument_id", "of", "account_id")]
     order = np.lexsort(keys)
     return {c: v[order] for c, v in columns.items()}
+
+
+def _moves(rules: MarginRules, margins: Columns) -> Float[np.ndarray, " account"]:
+    """d(initial margin)/d(measure): where the floor binds the margin does not move."""
+    tail = margins["expected_shortfall" if rules.measure is Measure.EXPECTED_SHORTFALL else "value_at_risk"]
+    return rules.multiplier * (tail > rules.floor)
+
+
+def model_greek_table(
+    portfolio: Portfolio,
+    measured: Sequence[BlockMeasure],
+    found: Sequence[ModelGradient],
+    rules: MarginRules,
+    margins: Columns,
+) -> Columns:
+    """The table `model_greeks`: each account's initial margin by the parameters of the model that it depends on."""
+    if not found:
+        text = {c: _text([]) for c in TABLES["model_greeks"][:4]}
+        return {**text, "value": np.array([]), "standard_error": np.array([])}
+    labels, moves = found[0].labels, _moves(rules, margins)[:, None]
+    value = _scatter(portfolio, measured, [g.gradient for g in found]) * moves
+    error = _scatter(portfolio, measured, [g.error for g in found]) * moves
+    account, column = np.nonzero((value != 0) | (error != 0))
+    names = {part: _text([label[i] for label in labels])[column] for i, part in enumerate(labels[0]._fields)}
+    return {
+        "account_id": portfolio.account_id[account],
+        **names,
+        "value": value[account, column],
+        "standard_error": error[account, column],
+    }
 
 
 def worst_table(portfolio: Portfolio, measured: Sequence[BlockMeasure], scenarios: ScenarioSet) -> Columns:

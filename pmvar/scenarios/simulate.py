@@ -92,6 +92,7 @@ def simulate(
             "horizon": horizon,
             "drift": str(drift),
             "sampling": str(sampling),
+            "replicates": n_replicates(sampling),
             **_leaning(sampling, parameters, weight),
             "generator": "threefry2x32",
         },
