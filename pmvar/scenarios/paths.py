@@ -220,7 +220,7 @@ def _tile(
     moment: Moment | None,
 ) -> tuple[Float[Array, "scenario factor"], Float[Array, " scenario"]]:
     x, weight = _x(law, draw, start, moment)
-    return _mapped(price_map, is_price, x, shift), weight
+    return jax.vmap(lambda one: _mapped(price_map, is_price, one, shift))(x), weight
 
 
 @eqx.filter_jit
