@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from pmvar.errors import InputError, Problem
@@ -33,8 +34,19 @@ def build(specification: ModelSpecification, steps: float = 1.0) -> RiskFactorMo
     if name == "historical":
         from pmvar.models.historical import historical
 
-        return historical(specification)
+        _check_keys(specification, parameters=(), state=())
+        return historical(specification, steps)
     return _composed(specification, steps)
+
+
+def _check_keys(specification: ModelSpecification, *, parameters: tuple[str, ...], state: tuple[str, ...]) -> None:
+    """Refuse what the model would ignore in silence."""
+    for column, known in (("parameters", parameters), ("state", state)):
+        unknown = sorted(set(getattr(specification, column)) - set(known))
+        if unknown:
+            rule = f"model {specification.model} has no {column}" + (f" but {', '.join(known)}" if known else "")
+            fix, at = "remove it, or choose the model that has it", f"{column}.{unknown[0]}"
+            raise InputError(Problem(rule, fix, file="model.json", column=at))
 
 
 def _composed(specification: ModelSpecification, steps: float) -> RiskFactorModel:
@@ -49,6 +61,9 @@ def _composed(specification: ModelSpecification, steps: float) -> RiskFactorMode
     from pmvar.models.student_t import individuated_t, student_t
 
     name = specification.model
+    jumping, own_tails = name in ("merton", "kou", "t-jump", "t-garch-jump"), name.startswith("t")
+    keys = (*(("jumps",) if jumping else ()), *(("skew",) if own_tails else ()))
+    _check_keys(specification, parameters=keys, state=("filter",))
     innovation = {"gaussian": gaussian, "merton": gaussian, "kou": gaussian, "t": student_t}.get(name, individuated_t)
     if name == "fhs":
         from pmvar.models.bootstrap import bootstrap as innovation
@@ -57,13 +72,11 @@ def _composed(specification: ModelSpecification, steps: float) -> RiskFactorMode
         rule, fix = f"model {name} needs state.filter", "calibrate it, or choose a model of constant volatility"
         raise InputError(Problem(rule, fix, file="model.json", column="state.filter", value=""))
     found = None
-    if name in ("merton", "kou", "t-jump", "t-garch-jump"):
-        double = name == "kou" or "up_rate" in specification.parameters.get("jumps", {})
+    if jumping:
+        given = specification.parameters.get("jumps")
+        double = name == "kou" or (own_tails and isinstance(given, Mapping) and "up_rate" in given)
         size = (double_exponential_jump if double else normal_jump)(specification)
         found = jumps(specification, 1.0 if filtered is not None else steps, size)
-    elif "jumps" in specification.parameters:
-        rule, fix = f"model {name} has no jumps", "choose merton, kou, t-jump or t-garch-jump, or remove them"
-        raise InputError(Problem(rule, fix, file="model.json", column="parameters.jumps", value=""))
     return ComposedModel(
         volatility=jnp.asarray([f.volatility for f in specification.factors]),
         innovation=innovation(specification),

@@ -22,7 +22,8 @@ from pmvar.models.jumps import Jumps
 from pmvar.models.price_map import NormalMixture
 
 LEAST_DIFFUSION = 0.01
-"""Share of a step's variance that diffuses at least, where a filtered variance falls below that of the jumps."""
+"""Share of a step's variance that diffuses at least, where a filtered variance falls below that of the jumps. A
+constant volatility never does: see `jumps`."""
 
 
 class Innovation(NamedTuple):
@@ -95,9 +96,7 @@ class ComposedModel(RiskFactorModel):
             variance: Float[Array, " factor"], z: Float[Array, " dimension"]
         ) -> tuple[Float[Array, " factor"], PathShock]:
             jump, count = (quiet, jnp.zeros(0)) if self.jumps is None else self.jumps.draw(z[n:], h)
-            total = variance * h
-            if self.jumps is not None:
-                total = jnp.maximum(total - self.jumps.variance(h), LEAST_DIFFUSION * total)
+            total = self._diffusing(variance * h, h)
             epsilon, deviation = self.innovation.draw(z[:n])
             scale = _root(total)
             diffusion = scale * epsilon
@@ -113,18 +112,21 @@ class ComposedModel(RiskFactorModel):
         _, path = jax.lax.scan(step, start, normal)
         return path._replace(count=path.count.sum(axis=0))
 
+    def _diffusing(self, total: Float[Array, " factor"], steps: Float[Array, ""]) -> Float[Array, " factor"]:
+        """What the jumps leave of the variance of `steps` model steps."""
+        if self.jumps is None:
+            return total
+        least = 0.0 if self.filter is None else LEAST_DIFFUSION
+        return jnp.maximum(total - self.jumps.variance(steps), least * total)
+
     def marginal(self, steps: float) -> NormalMixture | None:
         """Innovation and jumps convolved, where both are mixtures of normals and the volatility is constant."""
         law = self.innovation.marginal()
         jumps = None if self.jumps is None else self.jumps.marginal(steps)
         if self.filter is not None or law is None or (self.jumps is not None and jumps is None):
             return None
-        variance = np.asarray(self.volatility) ** 2 * steps
-        if self.jumps is not None:
-            variance = np.maximum(
-                variance - np.asarray(self.jumps.variance(jnp.float64(steps))), LEAST_DIFFUSION * variance
-            )
-        scale = np.sqrt(variance)[:, None]
+        variance = self._diffusing(self.volatility**2 * steps, jnp.float64(steps))
+        scale = np.sqrt(np.asarray(variance))[:, None]
         diffusion = NormalMixture(scale * law.mean, scale * law.deviation, law.weight)
         return diffusion if jumps is None else diffusion.times(jumps)
 

@@ -41,7 +41,7 @@ def volatility_filter(specification: ModelSpecification) -> VolatilityFilter | N
     """What `state.filter` says, {factor: {omega, alpha, gamma, beta, variance}}; None where it is absent.
 
     A factor that is not listed keeps its volatility; `variance`, where it is not given, is the factor's volatility
-    squared; {"ewma": true} stands for ω = 0, α = .03, β = .97.
+    squared; {"ewma": true} stands for ω = 0, α = .03, β = .97. ω, α and β are required otherwise, γ is 0 by default.
     """
     given = specification.state.get("filter")
     if given is None:
@@ -57,7 +57,10 @@ def _row(given: Any, name: str, volatility: float) -> dict[str, float]:
     if not isinstance(given, Mapping) or not set(given) <= {*KEYS, "ewma"}:
         raise _refused(f"a filter has {', '.join(KEYS)} or ewma", "correct the keys", column, given)
     if given.get("ewma") is True:
-        given = {"alpha": 1 - EWMA_DECAY, "beta": EWMA_DECAY} | {k: v for k, v in given.items() if k != "ewma"}
+        ewma = {"omega": 0.0, "alpha": 1 - EWMA_DECAY, "beta": EWMA_DECAY}
+        given = ewma | {k: v for k, v in given.items() if k != "ewma"}
+    if given and not {"omega", "alpha", "beta"} <= set(given):
+        raise _refused("a filter needs omega, alpha and beta, or ewma", "supply them", column, given)
     still = {} if given else {"omega": volatility**2}
     row = dict.fromkeys(KEYS, 0.0) | {"variance": volatility**2} | still | dict(given)
     for key, value in row.items():

@@ -22,6 +22,9 @@ from pmvar.types import FactorKind
 RARE = 1e-10
 """Probability of more jumps in a step than a path can hold, below the resolution of its uniforms."""
 
+MOST = 256
+"""Largest number of jumps that one step may need room for; so many are a diffusion."""
+
 TERMS = 24
 """Poisson probabilities beyond the largest count that its survival function adds up."""
 
@@ -154,17 +157,25 @@ def jumps(specification: ModelSpecification, steps: float, size: JumpSize) -> Ju
     """
     given, factors = specification.parameters["jumps"], specification.factors
     own = _by_factor(specification, "own", Mapping)
-    row = {
-        name: {key: _number(o, key, f"own[{name}].") for key in ("intensity", "mean", "deviation")}
-        for name, o in own.items()
-    }
     blank = {"intensity": 0.0, "mean": 0.0, "deviation": 0.0}
+    for name, o in own.items():
+        if not set(o) <= set(blank):
+            raise refused(f"own jumps have {', '.join(blank)}", "correct the keys", f"own[{name}]", dict(o))
+    row = {name: {key: _number(o, key, f"own[{name}].") for key in blank} for name, o in own.items()}
     own_rows = [row.get(f.name, blank) for f in factors]
     beta = _by_factor(specification, "loading", (int, float))
     scatter = _by_factor(specification, "scatter", (int, float))
     years = steps / specification.steps_per_year
     intensity = _number(given, "intensity")
     own_intensity = np.array([o["intensity"] for o in own_rows])
+    # β may be negative: a vol rises where prices jump down.
+    signs = [intensity, *scatter.values(), *(o[key] for o in own_rows for key in ("intensity", "deviation"))]
+    if min(signs) < 0:
+        raise refused("intensities, deviations and scatter must be ≥ 0", "correct the sign", "", given)
+    # Compared before it is inverted: the quantile of a huge Poisson variable is a number too, and an array's length.
+    if not max(intensity, own_intensity.max()) * years < MOST / 2:
+        rule = f"more than {MOST // 2} jumps are expected within {steps:g} steps; so many are a diffusion"
+        raise refused(rule, "intensities are jumps a year: lower them", "intensity", max(intensity, *own_intensity))
     found = Jumps(
         size=size,
         intensity=jnp.asarray(intensity),
@@ -178,11 +189,6 @@ def jumps(specification: ModelSpecification, steps: float, size: JumpSize) -> Ju
         scattered=any(scatter.values()),
         steps_per_year=specification.steps_per_year,
     )
-    lowest = min(
-        intensity, own_intensity.min(), min(scatter.values(), default=0.0), min(o["deviation"] for o in own_rows)
-    )
-    if lowest < 0:
-        raise refused("intensities, deviations and scatter must be ≥ 0", "correct the sign", "", given)
     one_step = np.asarray(found.variance(jnp.ones(())))
     for f, variance in zip(factors, one_step, strict=True):
         if variance > f.volatility**2:
@@ -196,6 +202,7 @@ def jumps(specification: ModelSpecification, steps: float, size: JumpSize) -> Ju
 def _by_factor(specification: ModelSpecification, key: str, kind: Any) -> Mapping[str, Any]:
     given = specification.parameters["jumps"].get(key, {})
     sound = isinstance(given, Mapping) and all(isinstance(v, kind) and not isinstance(v, bool) for v in given.values())
+    sound = sound and (kind is Mapping or bool(np.all(np.isfinite(list(given.values())))))
     if not sound or not set(given) <= set(specification.factor_names):
         raise refused(f"{key} is by factor of the model", "correct names and values", key, given)
     return given

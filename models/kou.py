@@ -32,7 +32,7 @@ class DoubleExponentialJump(JumpSize):
         # The quantile of one uniform decides direction and size: both logarithms are ≤ 0 on their own side.
         log_p, log_q = _log(self.p), _log(1 - self.p)
         jump = jnp.where(above < log_p, (log_p - above) / self.up, jnp.minimum(below - log_q, 0.0) / self.down)
-        return jnp.sum(jnp.where(jnp.arange(normal.shape[0]) < count, jump, 0.0))
+        return jnp.sum(jnp.where(jnp.arange(float(normal.shape[0])) < count, jump, 0.0))
 
     def mean(self) -> Float[Array, ""]:
         """p/η₁ − (1 − p)/η₂."""
@@ -48,8 +48,8 @@ class DoubleExponentialJump(JumpSize):
 
 
 def _log(x: Float[Array, ""]) -> Float[Array, ""]:
-    """ln x, and a finite −745 at 0: a side that never happens must not make NaN."""
-    return jnp.log(jnp.maximum(x, 5e-324))
+    """ln x, and −1000 with derivative 0 at 0: a side that never happens must make NaN neither here nor backwards."""
+    return jnp.where(x > 0, jnp.log(jnp.where(x > 0, x, 1.0)), -1000.0)
 
 
 def double_exponential_jump(specification: ModelSpecification) -> DoubleExponentialJump:

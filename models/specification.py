@@ -15,6 +15,9 @@ from pmvar.types import FactorKind, PriceMap
 CORRELATION_TOLERANCE = 1e-10
 """Largest |C − Cᵀ| and |diag C − 1| accepted as rounding."""
 
+LEAST_HISTORY = 250
+"""Fewer past steps say nothing about a 99% tail."""
+
 
 def _reject(rule: str, fix: str, column: str = "", value: object = "") -> InputError:
     return InputError(Problem(rule, fix, file="model.json", column=column, value=str(value)))

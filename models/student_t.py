@@ -54,11 +54,11 @@ class StudentT(InnovationLaw):
         # The coefficients are constants of the host; their slopes let a derivative by ν through, and add nothing.
         moved = self.inverse_dof - jax.lax.stop_gradient(self.inverse_dof)
         fixed = jax.lax.stop_gradient((self.log_mixing, self.log_mixing_slope))
-        log_w = log_mixing(normal[0], fixed[0] + fixed[1] * moved)[np.array(self.law)]
-        deviation, lean = self._mixed(log_w)
+        log_w = jax.vmap(log_mixing, in_axes=(None, 1))(normal[0], fixed[0] + fixed[1] * moved[None])
+        deviation, lean = self._mixed(log_w[np.array(self.law)])
         return Innovation(deviation * (self.loading @ normal[1:]) + lean, deviation)
 
-    def _mixed(self, log_w: Float[Array, "*node factor"]) -> tuple[Array, Array]:
+    def _mixed(self, log_w: Float[Array, " factor"]) -> tuple[Float[Array, " factor"], Float[Array, " factor"]]:
         """Conditional deviation and mean given ln W of each factor; E W = 1/(1−2κ), Var W = 2κ/((1−2κ)²(1−4κ))."""
         inverse = self.inverse_dof[np.array(self.law)]
         # Without a skew ν may be 4 or less, where the variance of W is not needed and does not exist.
@@ -77,7 +77,7 @@ class StudentT(InnovationLaw):
             [[special.ndtr(Z_MIN_MIXING)], half * weight * np.exp(-0.5 * z[1:] ** 2) / np.sqrt(2 * np.pi)]
         )
         log_w = np.polynomial.chebyshev.chebval(z / Z_MAX, np.asarray(self.log_mixing))[np.array(self.law)]
-        deviation, lean = (np.asarray(part).T for part in self._mixed(jnp.asarray(log_w.T)))
+        deviation, lean = map(np.asarray, jax.vmap(self._mixed, 1, 1)(jnp.asarray(log_w)))
         return NormalMixture(lean, deviation, np.broadcast_to(mass / mass.sum(), lean.shape))
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from pmvar.errors import InputError, Problem, UsageError
+from pmvar.errors import InputError, NumericsError, Problem, UsageError
 from pmvar.instruments import Instruments
 from pmvar.io.instrument_tables import (
     build_instruments,
@@ -80,7 +80,9 @@ def load_book(
     toml, model_bytes = (_read(source, name, problems=problems) for name in ("book.toml", "model.json"))
     if toml is not None:
         head = read_head(toml, overrides=wanted, problems=problems)
-    model = read_model(model_bytes, problems=problems) if model_bytes is not None else None
+    model = read_model(model_bytes, source=source, problems=problems) if model_bytes is not None else None
+    if model is not None and head is not None:
+        _check_model(model, head.settings.horizon, problems=problems)
     read: dict[str, Table | None] = {}
     for schema in (*REQUIRED, *OPTIONAL):
         if schema.name in given:
@@ -137,6 +139,21 @@ def _read(source: Source, name: str, *, problems: Problems) -> bytes | None:
     except InputError as error:
         problems.extend(error)
         return None
+
+
+def _check_model(model: ModelSpecification, horizon: str, *, problems: Problems) -> None:
+    """Build the model once: what is wrong with its parameters or its state must not end a run halfway."""
+    # Loads JAX, which reading tables does not need; compiles nothing.
+    from pmvar.models import build
+    from pmvar.scenarios.clock import horizon_steps
+
+    try:
+        build(model, horizon_steps(horizon))
+    except InputError as error:
+        problems.extend(error, file="model.json")
+    except NumericsError as error:
+        fix = "calibrate it again from complete data"
+        problems.add(Problem(str(error).removeprefix("model.json: "), fix, file="model.json", column="correlation"))
 
 
 def _check_netting(read: Mapping[str, Table | None], netting: Netting, *, problems: Problems, notes: Notes) -> None:

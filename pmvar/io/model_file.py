@@ -8,10 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from pmvar.errors import InputError, Problem
+from pmvar.errors import InputError, Problem, UsageError
 from pmvar.io.csv_text import decodable
+from pmvar.io.history_file import read_history
 from pmvar.io.problems import Problems
+from pmvar.io.source import Source
 from pmvar.io.times import format_time, parse_time
+from pmvar.models.sampling import sampling_parameters
 from pmvar.models.specification import Factor, ModelSpecification
 from pmvar.types import PriceMap
 
@@ -21,7 +24,7 @@ Number = (int, float)
 KEYS: Mapping[str, Any] = {
     "format": int, "model": str, "as_of": str, "step": str, "steps_per_year": int, "price_map": str,
     "vol_cap": Number, "factors": list, "correlation": list, "parameters": dict, "state": dict,
-    "sampling": dict, "excluded": list, "posterior": (dict, type(None)), "gates": dict,
+    "sampling": dict, "history": dict, "excluded": list, "posterior": (dict, type(None)), "gates": dict,
     "overrides": list, "source": dict,
 }  # fmt: skip
 REQUIRED = ("format", "model", "as_of", "factors", "correlation")
@@ -111,9 +114,9 @@ def _excluded(entry: Any) -> bool:
     )
 
 
-def read_model(content: bytes, *, problems: Problems) -> ModelSpecification | None:
-    """The model that the bytes of a `model.json` specify; what is wrong goes to `problems`, and None comes
-    back."""
+def read_model(content: bytes, *, source: Source, problems: Problems) -> ModelSpecification | None:
+    """The model that the bytes of a `model.json` specify, with the history that it names in the folder of `source`;
+    what is wrong goes to `problems`, and None comes back. Raises what `read_history` raises."""
     before = len(problems)
     try:
         document = strict_json(content, file=FILE)
@@ -146,9 +149,17 @@ def read_model(content: bytes, *, problems: Problems) -> ModelSpecification | No
     ]
     factors = [_factor(e, problems=problems) for e, good in zip(entries, sound, strict=True) if good]
     correlation = _correlation(document["correlation"], problems=problems)
+    try:
+        sampling_parameters(document.get("sampling", {}))
+    except InputError as error:
+        problems.extend(error, file=FILE)
+    history = None
+    if "history" in document:
+        names = [f.name for f in factors if f is not None]
+        history = read_history(document["history"], names, source=source, problems=problems)
     if len(problems) > before or correlation is None:
         return None
-    optional = {k: document[k] for k in ("steps_per_year", "parameters", "state") if k in document}
+    optional = {k: document[k] for k in ("steps_per_year", "parameters", "state", "sampling") if k in document}
     try:
         return ModelSpecification(
             model=document["model"],
@@ -157,6 +168,7 @@ def read_model(content: bytes, *, problems: Problems) -> ModelSpecification | No
             correlation=correlation,
             price_map=PriceMap(document.get("price_map", PriceMap.EXP_LINEAR)),
             vol_cap=float(document.get("vol_cap", 1.6)),
+            history=history,
             excluded=tuple(document.get("excluded", ())),
             **optional,
         )
@@ -172,10 +184,16 @@ def model_document(
     model: ModelSpecification,
     *,
     source: Mapping[str, str] | None = None,
+    history: Mapping[str, str] | None = None,
     extra: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """The content of `model.json`: `model`, the `{file, sha256}` it came from, and in `extra` any of
-    `sampling`, `posterior`, `gates` and `overrides`."""
+    """The content of `model.json`: `model`, the `{file, sha256}` it came from and those of its history (see
+    `write_history`), and in `extra` any of `posterior`, `gates` and `overrides`. Raises UsageError for a model with a
+    history that is not written beside it."""
+    if model.history is not None and history is None:
+        raise UsageError(
+            f"model {model.model} holds a history; write it with write_history, and pass what that returns"
+        )
     return {
         "format": 1,
         "model": model.model,
@@ -199,7 +217,8 @@ def model_document(
         "correlation": model.correlation.tolist(),
         "parameters": dict(model.parameters),
         "state": dict(model.state),
-        "sampling": {},
+        "sampling": dict(model.sampling),
+        **({"history": dict(history)} if history else {}),
         "excluded": [dict(e) for e in model.excluded],
         "posterior": None,
         "gates": {},
@@ -213,8 +232,9 @@ def model_json(
     model: ModelSpecification,
     *,
     source: Mapping[str, str] | None = None,
+    history: Mapping[str, str] | None = None,
     extra: Mapping[str, Any] | None = None,
 ) -> str:
-    """The text of `model.json`; raises ValueError for a number that is not finite."""
-    document = model_document(model, source=source, extra=extra)
+    """The text of `model.json`; raises ValueError for a number that is not finite, and as `model_document`."""
+    document = model_document(model, source=source, history=history, extra=extra)
     return json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n"

@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from pmvar.errors import UsageError
 from pmvar.io.atomic import whole_folder
+from pmvar.io.history_file import write_history
 from pmvar.io.model_file import model_json
 from pmvar.io.schemas import SCHEMAS
 from pmvar.io.table_files import Columns, TableFormat, write_table_file
@@ -30,6 +31,7 @@ def write_book(
     model: ModelSpecification,
     source: Mapping[str, str] | None = None,
     model_extra: Mapping[str, Any] | None = None,
+    history_time: Sequence[str | float] | np.ndarray | None = None,
     table_format: TableFormat | str = TableFormat.CSV,
 ) -> Path:
     """Write a book into the folder `path`, replacing one that is there once the new one is complete.
@@ -37,7 +39,8 @@ def write_book(
     `book_toml` nests as the file does; `as_of` may be RFC 3339 text or epoch seconds. `tables` maps names of
     formats.md (`positions`, `market/spots`, …) to columns: times as RFC 3339 text or epoch seconds, None or
     NaN for a blank cell. Tables without rows are left out. `source` is the `{file, sha256}` that the model
-    came from, `model_extra` any of its `sampling`, `posterior`, `gates`, `overrides`.
+    came from, `model_extra` any of its `posterior`, `gates`, `overrides`, `history_time` the times of the rows
+    of its history, which goes to the table `history`.
 
     Nothing is checked but names: that is `load_book`'s part. Raises UsageError for an unknown table or column
     and where nothing can be written, ResourceError if the disk is full.
@@ -46,9 +49,15 @@ def write_book(
     if unknown:
         raise UsageError(f"unknown tables {unknown}; the tables are {', '.join(SCHEMAS)}")
     arrow = {name: _arrow(name, columns) for name, columns in tables.items()}
-    head, document = _toml(book_toml), model_json(model, source=source, extra=model_extra)
+    head = _toml(book_toml)
     with whole_folder(path, marker="book.toml") as folder:
         (folder / "book.toml").write_text(head, encoding="utf-8")
+        history = None
+        if model.history is not None:
+            if history_time is None:
+                raise UsageError("history_time: the rows of a model's history need their times")
+            history = write_history(folder, model, history_time, table_format=TableFormat(table_format))
+        document = model_json(model, source=source, history=history, extra=model_extra)
         (folder / "model.json").write_text(document, encoding="utf-8")
         for name, table in arrow.items():
             if len(table):
