@@ -16,10 +16,13 @@ from scipy import special
 Z_MAX = 7.0
 """The polynomial holds on |z| ≤ 7; 32-bit uniforms stay within 6.34."""
 
-U_MIN = 1e-7
-"""U is truncated here: a heavier draw has weight 1e-7 and would make upside moments of exp maps infinite."""
+U_MIN = 2e-12
+"""U is truncated here, inside the polynomial's range: what is cut from the ES99 of a t is 1e-7 of it at ν = 4."""
 
 Z_MIN_MIXING = float(special.ndtri(U_MIN))
+
+U_MIN_EXP = 1e-7
+"""Under an exponential price map, where a heavier draw has no weight and all the mean: E[exp(√W)] is infinite."""
 
 DEGREE = 32
 
@@ -47,9 +50,11 @@ def log_mixing_coefficients(degrees_of_freedom: float) -> tuple[float, ...]:
     return tuple(fit.tolist())
 
 
-def log_mixing(z: Float[Array, ""], coefficients: Float[Array, "degree"]) -> Float[Array, ""]:
-    """ln W at z = Φ⁻¹(U) by Clenshaw's recurrence; `coefficients` from `log_mixing_coefficients`."""
-    x = jnp.maximum(z, Z_MIN_MIXING) / Z_MAX
+def log_mixing(
+    z: Float[Array, ""], coefficients: Float[Array, "degree *law"], *, u_min: float = U_MIN
+) -> Float[Array, "*law"]:
+    """ln W at z = Φ⁻¹(U), U ≥ `u_min`, by Clenshaw's recurrence; `coefficients` from `log_mixing_coefficients`."""
+    x = jnp.maximum(z, float(special.ndtri(u_min))) / Z_MAX
     b1 = b2 = jnp.zeros_like(x)
     for c in coefficients[:0:-1]:
         b1, b2 = c + 2 * x * b1 - b2, b1

@@ -64,6 +64,10 @@ class RiskFactorModel(eqx.Module):
         """One path over a horizon of `steps` model steps (a fraction is allowed), in as many equal steps as `normal`
         has rows."""
 
+    def mixing_truncated_at(self) -> float:
+        """The uniform below which tails grow no heavier; 0: they are not mixed."""
+        return 0.0
+
     def marginal(self, steps: float) -> NormalMixture | None:
         """The exact marginal law of each factor's x after `steps` model steps, on the host; None: none is known."""
         return None

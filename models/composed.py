@@ -78,6 +78,10 @@ class ComposedModel(RiskFactorModel):
         own = self.innovation.coordinates()
         return own if self.jumps is None else own._replace(count=self.innovation.dimension())
 
+    def mixing_truncated_at(self) -> float:
+        """See the base."""
+        return getattr(self.innovation, "u_min", 0.0)
+
     def n_steps(self, steps: float) -> int:
         """One, unless the volatility is filtered: then day by day."""
         if self.filter is None:

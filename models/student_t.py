@@ -13,12 +13,13 @@ from jaxtyping import Array, Float
 from scipy import special
 
 from pmvar.errors import InputError, Problem
-from pmvar.kernels.mixing import Z_MAX, Z_MIN_MIXING, log_mixing, log_mixing_coefficients
+from pmvar.kernels.mixing import U_MIN, U_MIN_EXP, Z_MAX, log_mixing, log_mixing_coefficients
 from pmvar.models.base import Coordinates
 from pmvar.models.composed import Innovation, InnovationLaw
 from pmvar.models.correlation import principal_loading
 from pmvar.models.price_map import NormalMixture
 from pmvar.models.specification import ModelSpecification
+from pmvar.types import PriceMap
 
 
 class StudentT(InnovationLaw):
@@ -40,6 +41,8 @@ class StudentT(InnovationLaw):
     """Of each factor."""
     skew: Float[Array, " factor"]
     """γ."""
+    u_min: float = eqx.field(static=True)
+    """U is truncated here."""
 
     def dimension(self) -> int:
         """The mixing variable, then one per principal component."""
@@ -71,11 +74,10 @@ class StudentT(InnovationLaw):
     def marginal(self) -> NormalMixture:
         """Gauss–Legendre in z = Φ⁻¹(U) over the range that draws reach, truncated tail included as a point mass."""
         node, weight = _gauss_legendre()
-        half = (Z_MAX - Z_MIN_MIXING) / 2
-        z = np.concatenate([[Z_MIN_MIXING], Z_MIN_MIXING + half * (node + 1)])
-        mass = np.concatenate(
-            [[special.ndtr(Z_MIN_MIXING)], half * weight * np.exp(-0.5 * z[1:] ** 2) / np.sqrt(2 * np.pi)]
-        )
+        z_min = float(special.ndtri(self.u_min))
+        half = (Z_MAX - z_min) / 2
+        z = np.concatenate([[z_min], z_min + half * (node + 1)])
+        mass = np.concatenate([[self.u_min], half * weight * np.exp(-0.5 * z[1:] ** 2) / np.sqrt(2 * np.pi)])
         log_w = np.polynomial.chebyshev.chebval(z / Z_MAX, np.asarray(self.log_mixing))[np.array(self.law)]
         deviation, lean = map(np.asarray, jax.vmap(self._mixed, 1, 1)(jnp.asarray(log_w)))
         return NormalMixture(lean, deviation, np.broadcast_to(mass / mass.sum(), lean.shape))
@@ -112,6 +114,7 @@ def _student_t(specification: ModelSpecification, nu: tuple[float, ...], law: tu
         log_mixing_slope=jnp.asarray(np.array(slopes).T),
         law=law,
         skew=jnp.asarray(skew),
+        u_min=U_MIN_EXP if specification.price_map is PriceMap.EXP else U_MIN,
     )
 
 

@@ -49,7 +49,7 @@ def margins(
 ) -> Tables:
     """The tables of a run."""
     held = portfolio(instruments, positions)
-    scenarios = simulate(model, market, seed=1, n_scenarios=n, horizon=horizon, drift=drift)
+    scenarios = simulate(model, market, seed=2, n_scenarios=n, horizon=horizon, drift=drift)
     pnl = reprice(held, market, scenarios, precision=precision)
     return margin_report(pnl, held, MarginRules(level=level), greeks=False).tables
 
@@ -80,7 +80,11 @@ LINEAR = [
 @pytest.mark.parametrize(("nu", "level", "var", "es"), LINEAR)
 def test_linear_book(nu, level, var, es):
     """Two spots, exposures 65,000 and 35,000, daily volatility 3.5% and 4.5%, correlation .8: VaR, ES and the Euler
-    shares, which are the same under every elliptical law."""
+    shares, which are the same under every elliptical law.
+
+    A price stops at zero, which the closed form does not know: a long position is spared E[(−x − 1)⁺] of its ES, 4e-4
+    of it at ν = 4, seven of today's standard errors.
+    """
     c = np.array([[1, RHO], [RHO, 1]])
     # The table itself, from the law: sd·quantile.
     d = EXPOSURE * SIGMA
@@ -101,12 +105,17 @@ def test_linear_book(nu, level, var, es):
     }
     tables = margins(instruments, positions, market, model, horizon="1d", drift=Drift.NONE, level=level, n=1 << 18)
     parts = tables["components"]
+    spared = [
+        e * integrate.quad(lambda x, s=s: law.sf(x / s), 1, np.inf, epsabs=1e-14)[0] / (1 - level)
+        for e, s in zip(EXPOSURE, SIGMA, strict=True)
+    ]
     for account in positions:
-        close(tables, account, var, es)
+        close(tables, account, var, es - sum(spared) * (account == "long"))
         mine = parts["account_id"] == account
         assert list(parts["instrument_id"][mine]) == ["A", "B"]
         share = parts["component_es"][mine]
-        np.testing.assert_array_less(np.abs(share - SHARES * es), 4 * parts["standard_error"][mine])
+        exact = SHARES * es - np.array(spared) * (account == "long")
+        np.testing.assert_array_less(np.abs(share - exact), 4 * parts["standard_error"][mine])
         row = list(tables["margins"]["account_id"]).index(account)
         assert share.sum() == tables["margins"]["expected_shortfall"][row]
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from pmvar.kernels.mixing import DEGREE, Z_MAX, Z_MIN_MIXING, log_mixing, log_mixing_coefficients
+from pmvar.kernels.mixing import DEGREE, U_MIN, Z_MAX, Z_MIN_MIXING, log_mixing, log_mixing_coefficients
 
-# Uniforms of 32 bits reach |z| = 6.34; the polynomial promises 7, the truncation ends the lower side at −5.2.
+# Uniforms of 32 bits reach |z| = 6.34; the polynomial promises 7, the truncation ends the lower side at −6.94.
 Z = np.linspace(Z_MIN_MIXING, Z_MAX, 4001)
 
 
@@ -53,13 +53,13 @@ def test_single_precision_holds_to_5e_6(nu):
 
 
 def test_w_falls_with_u_and_is_largest_where_u_is_truncated():
-    """U below 1e-7 gives the W of 1e-7, however small it is."""
+    """U below 2e-12 gives the W of 2e-12, however small it is."""
     nu = 3.0
-    assert stats.norm.cdf(Z_MIN_MIXING) == pytest.approx(1e-7, rel=1e-12)
+    assert stats.norm.cdf(Z_MIN_MIXING) == pytest.approx(U_MIN, rel=1e-12)
     assert np.all(np.diff(polynomial(nu, Z)) < 0)
-    below = polynomial(nu, np.array([-6.34, -5.5, Z_MIN_MIXING - 1e-9, Z_MIN_MIXING]))
+    below = polynomial(nu, np.array([-11.0, -7.0, Z_MIN_MIXING - 1e-9, Z_MIN_MIXING]))
     np.testing.assert_array_equal(below, below[-1])
-    assert below[-1] == pytest.approx(np.log(nu / stats.chi2(nu).ppf(1e-7)), abs=1e-7)
+    assert below[-1] == pytest.approx(np.log(nu / stats.chi2(nu).ppf(U_MIN)), abs=1e-7)
 
 
 def test_gaussian_limit():

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import equinox as eqx
 import jax
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, PyTree
 
 from pmvar.instruments import Instruments
 from pmvar.market.snapshot import MarketSnapshot
@@ -197,7 +197,7 @@ def _rows(group: Int[np.ndarray, " entry"]) -> Iterator[tuple[np.ndarray, tuple[
         yield group[heads], (row[some] - start, rank[some] % WIDTH), some
 
 
-def _leaves(law: object) -> list[tuple[str, np.ndarray]]:
+def _leaves(law: PyTree) -> list[tuple[str, Array]]:
     """Differentiable arrays of a model by name, in the order of its tree."""
     flat, _ = jax.tree_util.tree_flatten_with_path(eqx.filter(law, eqx.is_inexact_array))
     return [(jax.tree_util.keystr(path[-1:]).lstrip("."), leaf) for path, leaf in flat]
@@ -208,7 +208,7 @@ CONSTANTS = frozenset({"log_mixing", "log_mixing_slope"})
 
 
 def _named(
-    law: RiskFactorModel, factors: tuple[str, ...], leaves: list[tuple[str, np.ndarray]], total: np.ndarray
+    law: RiskFactorModel, factors: tuple[str, ...], leaves: list[tuple[str, Array]], total: np.ndarray
 ) -> tuple[tuple[Label, ...], Float[np.ndarray, "account group parameter"]]:
     """Columns of parameters from those of arrays: ν from 1/ν, correlations from their loading."""
     labels: list[Label] = []

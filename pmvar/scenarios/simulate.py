@@ -10,7 +10,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from pmvar.errors import NumericsError, UsageError
-from pmvar.kernels.mixing import U_MIN
 from pmvar.kernels.random import run_key
 from pmvar.market.snapshot import MarketSnapshot
 from pmvar.models import build
@@ -112,7 +111,7 @@ def _description(model: ModelSpecification, law: RiskFactorModel) -> dict[str, A
         "excluded": [dict(e) for e in model.excluded],
         **({"parameters": dict(model.parameters)} if model.parameters else {}),
         **({"correlation_repaired_by": repair} if repair else {}),
-        **({"mixing_truncated_at": U_MIN} if law.coordinates().mixing is not None else {}),
+        **({"mixing_truncated_at": u_min} if (u_min := law.mixing_truncated_at()) else {}),
     }
 
 
