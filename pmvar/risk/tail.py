@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
+from scipy import special
 
 from pmvar.errors import NumericsError
 
@@ -141,6 +142,11 @@ def standard_errors(
     var_error = replicate_deviation(found.in_tail, ids, **spread) * found.spacing
     excess = found.in_tail * (loss - found.value_at_risk[:, None])
     return var_error, replicate_deviation(excess, ids, **spread) / (1 - level)
+
+
+def interval_half_width(n_replicates: int, confidence: float = 0.95) -> float:
+    """Half width of a confidence interval in standard errors: Student's t with R − 1 degrees of freedom."""
+    return float(special.stdtrit(n_replicates - 1, (1 + confidence) / 2))
 
 
 def conditional_mean(
