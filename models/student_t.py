@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -131,8 +132,11 @@ def _coefficients(nu: float) -> tuple[np.ndarray, np.ndarray]:
 
 def _skew(specification: ModelSpecification, nu: list[float]) -> np.ndarray:
     given = specification.parameters.get("skew", {})
+    if not isinstance(given, Mapping):
+        raise _refused("skew is {factor: number}", "write it so", "parameters.skew", given)
     for name, value in given.items():
-        if name not in specification.factor_names or isinstance(value, bool) or not isinstance(value, int | float):
+        number = isinstance(value, int | float) and not isinstance(value, bool) and bool(np.isfinite(value))
+        if name not in specification.factor_names or not number:
             raise _refused("skew is {factor: number}", "name a factor of the model", f"parameters.skew[{name}]", value)
         if value != 0 and not 4 < nu[specification.factor_names.index(name)] < np.inf:
             rule = "a skewed factor needs finite degrees_of_freedom above 4, where its variance exists"

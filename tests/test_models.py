@@ -1,37 +1,22 @@
-"""Gaussian and Student-t: exact laws, tails, dependence, drift under every price map, and what is refused."""
+"""Gaussian and Student-t: exact laws, tails, dependence, and what is refused."""
 
 from dataclasses import replace
-from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from scipy import integrate, special, stats
+from scipy import integrate, stats
 
 from pmvar.errors import InputError, NumericsError, UsageError
-from pmvar.kernels.mixing import Z_MAX, Z_MIN_MIXING
+from pmvar.kernels.mixing import U_MIN, U_MIN_EXP
 from pmvar.models import build
-from pmvar.models.price_map import NormalMixture, log_price_ratio, mean_shift
-from pmvar.models.specification import Factor, ModelSpecification
+from pmvar.models.specification import Factor
 from pmvar.scenarios import simulate
-from pmvar.types import Drift, PriceMap
-from tests.markets import AS_OF, DAY, carry_curve, snapshot, specification
+from pmvar.types import PriceMap, Sampling
+from tests.laws import MARKET, N, draws, unit_law
+from tests.markets import specification
 
-N = 1 << 17
-MARKET = snapshot({"A": (100.0, "USD"), "B": (10.0, "USD"), "C": (1.0, "USD")})
 SIGMA = {"A:spot": 0.03, "B:spot": 0.05}
-
-
-def draws(model: ModelSpecification, *, n: int = N, seed: int = 1, horizon: str = "1d") -> np.ndarray:
-    """x of every path over its standard deviation: the linear map shows x itself."""
-    model = replace(model, price_map=PriceMap.LINEAR)
-    scenarios = simulate(model, MARKET, seed=seed, n_scenarios=n, horizon=horizon, drift=Drift.NONE)
-    return np.expm1(np.asarray(scenarios.shock[:, 0])) / np.array([f.volatility for f in model.factors])
-
-
-def unit_law(nu: float | None) -> Any:
-    """The law of unit variance."""
-    return stats.norm() if nu is None else stats.t(nu, scale=np.sqrt((nu - 2) / nu))
 
 
 # ---- laws ----------------------------------------------------------------------------------------------------------
@@ -113,13 +98,13 @@ def test_variance_grows_with_the_steps(horizon):
 
 
 def test_many_degrees_of_freedom_are_gaussian():
-    """The same uniforms give the same path, to the size of √(2/ν)·z of ln W; none at all give it to the bit."""
-    uniform = jnp.asarray(np.random.default_rng(2).uniform(size=3))
-    normal = build(specification(SIGMA)).path(uniform[1:], jnp.asarray(2.0))
+    """The same normals give the same path, to the size of √(2/ν)·z of ln W; none at all give it to the bit."""
+    normal = jnp.asarray(np.random.default_rng(2).standard_normal((1, 3)))
+    gaussian = build(specification(SIGMA)).path(normal[:, 1:], jnp.asarray(2.0))
     for nu, bound in ((1e4, 0.03), (1e8, 3e-4), (None, 0.0)):
-        t = build(specification(SIGMA, model="t", degrees_of_freedom=nu)).path(uniform, jnp.asarray(2.0))
-        np.testing.assert_allclose(t.shock, normal.shock, rtol=bound)
-        np.testing.assert_allclose(t.deviation, normal.deviation, rtol=bound)
+        t = build(specification(SIGMA, model="t", degrees_of_freedom=nu)).path(normal, jnp.asarray(2.0))
+        np.testing.assert_allclose(t.diffusion, gaussian.diffusion, rtol=bound)
+        np.testing.assert_allclose(t.deviation, gaussian.deviation, rtol=bound)
 
 
 @pytest.mark.parametrize("nu", [2.001, 2.01, 2.1])
@@ -132,137 +117,24 @@ def test_near_two_degrees_of_freedom_draws_are_finite(nu):
     ("nu", "lost"), [(2.5, 0.03603), (3.0, 3.839e-3), (4.0, 2.236e-4), (5.0, 3.903e-5), (8.0, 2.541e-6)]
 )
 def test_what_the_truncation_costs_in_variance(nu, lost):
-    """U ≥ 1e-7 cuts the variance below σ² by ∫₀^1e-7 (W(u) − W(1e-7)) du·(ν−2)/ν: 2e-4 at ν = 4, 0.4% at ν = 3, and
-    3.6% at ν = 2.5, where the second moment barely exists."""
-    law = build(specification(SIGMA, model="t", degrees_of_freedom=nu)).marginal(1.0)
-    variance = law.deviation[0] ** 2 @ law.weight / SIGMA["A:spot"] ** 2
+    """U ≥ u cuts the variance below σ² by ∫₀^u (W(v) − W(u)) dv·(ν−2)/ν. Under an exponential map, u = 1e-7: 2e-4 at
+    ν = 4, 0.4% at ν = 3, and 3.6% at ν = 2.5, where the second moment barely exists; else next to nothing."""
 
     def w(u):
         return (nu - 2) / stats.chi2(nu).ppf(u)
 
-    # u = 1e-7·q^m makes the singularity u^(−2/ν) bounded.
+    # u = u_min·q^m makes the singularity u^(−2/ν) bounded.
     m = 4 * nu / (nu - 2)
-    missing = integrate.quad(lambda q: (w(1e-7 * q**m) - w(1e-7)) * m * q ** (m - 1), 0, 1)[0] * 1e-7
-    assert missing == pytest.approx(lost, rel=1e-3)
-    assert 1 - variance == pytest.approx(missing, rel=1e-3, abs=1e-8)
-
-
-# ---- drift ---------------------------------------------------------------------------------------------------------
-
-
-def ratio(price_map: PriceMap, x: float) -> float:
-    """g(x), written again."""
-    if price_map is PriceMap.EXP:
-        return np.exp(x)
-    if price_map is PriceMap.LINEAR:
-        return max(1 + x, 1e-8)
-    return np.exp(x) if x <= 0 else 1 + x
-
-
-@pytest.mark.parametrize("price_map", list(PriceMap))
-def test_price_maps(price_map):
-    """ln g against its definition, continuous with its slope at zero, finite far down."""
-    x = np.array([-50.0, -5.0, -1.0, -0.9, -1e-9, 0.0, 1e-9, 0.5, 3.0, 50.0])
-    got = np.asarray(log_price_ratio(price_map, jnp.asarray(x)))
-    np.testing.assert_allclose(got, [np.log(ratio(price_map, v)) for v in x], rtol=1e-12, atol=1e-15)
-    assert np.all(np.diff(got) >= 0)
-
-
-def mean_ratio(price_map: PriceMap, c: float, deviation: float) -> float:
-    """E[g(Y)], Y ~ N(c, deviation²), by adaptive quadrature split at the kinks; independent of closed forms."""
-    kinks = [(k - c) / deviation for k in (-1.0, 0.0) if abs(k - c) < 12 * deviation]
-    # e^x·φ peaks at its own deviation, up to 12 of them away.
-    low, high = -12.0, 12.0 + (deviation if price_map is PriceMap.EXP else 0.0)
-    return integrate.quad(
-        lambda z: ratio(price_map, c + deviation * z) * np.exp(-z * z / 2) / np.sqrt(2 * np.pi),
-        low, high, points=kinks or None, epsabs=1e-14, epsrel=1e-13, limit=200,
-    )[0]  # fmt: skip
-
-
-@pytest.mark.parametrize("price_map", list(PriceMap))
-@pytest.mark.parametrize("growth", [0.98, 1.0, 1.001])
-@pytest.mark.parametrize("deviation", [0.0, 0.01, 0.2, 1.0])
-def test_drift_of_a_normal_by_quadrature(price_map, growth, deviation):
-    """E[g(x + c)] = F/S to 1e-10 (the shift's own stopping rule is 1e-11; the linear map's floor adds 1e-8 of what lies
-    below it)."""
-    (c,) = mean_shift(price_map, NormalMixture(np.array([[deviation]]), np.ones(1)), np.array([growth]))
-    got = mean_ratio(price_map, c, deviation) if deviation else ratio(price_map, c)
-    below = stats.norm.cdf((-1 - c) / max(deviation, 1e-12)) if price_map is PriceMap.LINEAR else 0.0
-    assert got == pytest.approx(growth, abs=float(1e-10 + 2e-8 * below))
-
-
-@pytest.mark.parametrize("price_map", [PriceMap.EXP_LINEAR, PriceMap.LINEAR])
-@pytest.mark.parametrize(("nu", "sigma", "steps"), [(3.0, 0.03, 2.0), (4.0, 0.05, 10.0), (8.0, 0.2, 1.0)])
-def test_drift_of_a_t_by_quadrature(price_map, nu, sigma, steps):
-    """The t density of SciPy, not the mixture: agreement to what the truncation at U = 1e-7 can move.
-
-    Beyond it lies probability 1e-7 with x of the order of σ√h·√W(1e-7).
-    """
-    growth, deviation = 1.0005, sigma * np.sqrt(steps)
-    model = build(specification({"A:spot": sigma}, model="t", degrees_of_freedom=nu))
-    (c,) = mean_shift(price_map, model.marginal(steps), np.array([growth]))
-    law: Any = stats.t(nu, scale=deviation * np.sqrt((nu - 2) / nu))
-
-    pieces = sorted([-np.inf, -30 * deviation, -1 - c, -c, 30 * deviation, np.inf])
-    mean = sum(
-        integrate.quad(lambda x: ratio(price_map, x + c) * law.pdf(x), a, b, epsabs=1e-12, limit=400)[0]
-        for a, b in zip(pieces, pieces[1:], strict=False)
-    )
-    extreme = deviation * np.sqrt((nu - 2) / stats.chi2(nu).ppf(1e-7))
-    # Half of it lies on each side and the linear branch cancels; all of it is an upper bound.
-    assert mean == pytest.approx(growth, abs=2e-7 * extreme + 1e-10)
-
-
-@pytest.mark.parametrize("price_map", list(PriceMap))
-def test_drift_of_a_t_with_its_truncation_by_quadrature(price_map):
-    """Both integrals by adaptive quadrature, over the mixing normal and the conditional normal, truncated alike: exact
-    also for the exponential map, whose untruncated mean is infinite."""
-    nu, sigma, growth = 4.0, 0.04, 1.0003
-    model = build(specification({"A:spot": sigma}, model="t", degrees_of_freedom=nu))
-    (c,) = mean_shift(price_map, model.marginal(2.0), np.array([growth]))
-
-    def given(z: float) -> float:
-        u = stats.norm.cdf(z)
-        w = nu / (stats.chi2(nu).ppf(u) if z < 0 else stats.chi2(nu).isf(stats.norm.sf(z)))
-        return mean_ratio(price_map, c, sigma * np.sqrt(2 * (nu - 2) / nu * w))
-
-    body = integrate.quad(
-        lambda z: given(z) * stats.norm.pdf(z), Z_MIN_MIXING, Z_MAX, epsabs=1e-10, epsrel=1e-10, limit=100
-    )[0]  # fmt: skip
-    mean = body + given(Z_MIN_MIXING) * float(special.ndtr(Z_MIN_MIXING))
-    # ln W is approximated to 1e-8 (ν = 4), the quadratures stop at 1e-10.
-    assert mean == pytest.approx(growth, abs=1e-9)
-
-
-@pytest.mark.parametrize("price_map", list(PriceMap))
-@pytest.mark.parametrize(("model", "nu"), [("gaussian", None), ("t", 5.0)])
-def test_prices_grow_to_their_forward_on_average(price_map, model, nu):
-    """In simulation, inside four standard errors, at the horizon and inside it; vols get no drift."""
-    market = replace(MARKET, forwards={"A": carry_curve(100.0, 3.0), "B": carry_curve(10.0, -2.0)})
-    law = specification(SIGMA | {"A:vol": 0.05}, model=model, degrees_of_freedom=nu, price_map=price_map)
-    scenarios = simulate(law, market, seed=3, n_scenarios=N, horizon="2d")
-    inside = [scenarios.at(i, AS_OF + 1.25 * DAY) for i in range(scenarios.n_tiles)]
-    for days, shock in ((2.0, np.asarray(scenarios.shock[:, 0])), (1.25, np.concatenate(inside))):
-        price = np.exp(shock[:, :2])
-        forward = np.exp(np.array([3.0, -2.0]) * days / 365)
-        np.testing.assert_array_less(np.abs(price.mean(0) - forward), 4 * price.std(0) / np.sqrt(N))
-        # The drift is material: without it the test would fail.
-        assert np.all(np.abs(forward - 1) > 20 * price.std(0) / np.sqrt(N))
-        assert abs(shock[:, 2].mean()) < 4 * shock[:, 2].std() / np.sqrt(N)
-
-
-def test_vol_factors_are_not_asked_for_a_drift():
-    """Under the exponential map a wild vol factor has no mean to match, and needs none."""
-    law = specification({"A:spot": 0.02, "A:vol": 0.5}, model="t", degrees_of_freedom=3.0, price_map=PriceMap.EXP)
-    shock = simulate(law, MARKET, seed=1, n_scenarios=1024).shock
-    assert bool(jnp.all(jnp.isfinite(shock)))
-
-
-def test_a_drift_that_does_not_exist_is_refused():
-    law = NormalMixture(np.array([[0.1]]), np.ones(1))
-    for growth in (np.nan, np.inf, -1.0):
-        with pytest.raises(NumericsError, match="no drift reaches the forward"):
-            mean_shift(PriceMap.EXP_LINEAR, law, np.array([growth]))
+    for price_map, u_min in ((PriceMap.EXP, U_MIN_EXP), (PriceMap.EXP_LINEAR, U_MIN)):
+        law = build(specification(SIGMA, model="t", degrees_of_freedom=nu, price_map=price_map)).marginal(1.0)
+        assert law is not None
+        variance = law.deviation[0] ** 2 @ law.weight[0] / SIGMA["A:spot"] ** 2
+        missing = u_min * integrate.quad(lambda q, u=u_min: (w(u * q**m) - w(u)) * m * q ** (m - 1), 0, 1)[0]
+        assert 1 - variance == pytest.approx(missing, rel=1e-3, abs=1e-8)
+        if price_map is PriceMap.EXP:
+            assert missing == pytest.approx(lost, rel=1e-3)
+        else:
+            assert missing < 0.12 * lost
 
 
 # ---- correlation ---------------------------------------------------------------------------------------------------
@@ -273,7 +145,7 @@ def test_loading_reproduces_the_correlation():
     a = rng.normal(size=(12, 12))
     c = np.array(np.corrcoef(a @ a.T + 3 * np.eye(12)))
     model = build(specification({f"{i}:spot": 0.01 for i in range(12)}, correlation=(c + c.T) / 2))
-    loading = np.asarray(model.loading)
+    loading = np.asarray(model.bridge_loading())
     np.testing.assert_allclose(loading @ loading.T, c, atol=1e-14)
     size = np.sum(loading**2, axis=0)
     assert np.all(np.diff(size) <= 1e-12), "principal components come largest first"
@@ -297,7 +169,7 @@ def test_rank_one_correlation(model):
 def test_a_matrix_that_is_no_correlation_is_refused():
     """Positive semi-definite to 1e-8; what is not names its eigenvalue."""
     c = np.array([[1, 0.9, -0.9], [0.9, 1, 0.9], [-0.9, 0.9, 1]])
-    with pytest.raises(NumericsError, match=r"not positive semi-definite, smallest eigenvalue -0\.8"):
+    with pytest.raises(NumericsError, match=r"not positive semi-definite \(smallest eigenvalue -0\.8\)"):
         build(specification({"A:spot": 0.01, "B:spot": 0.01, "C:spot": 0.01}, correlation=c))
 
 
@@ -305,7 +177,7 @@ def test_rounding_of_a_singular_matrix_is_forgiven_and_keeps_unit_variance():
     c = np.full((3, 3), 1 - 1e-17)
     c[0, 1] = c[1, 0] = 1 - 3e-9
     np.fill_diagonal(c, 1.0)
-    loading = np.asarray(build(specification({f"{i}:spot": 0.01 for i in "ABC"}, correlation=c)).loading)
+    loading = np.asarray(build(specification({f"{i}:spot": 0.01 for i in "ABC"}, correlation=c)).bridge_loading())
     np.testing.assert_allclose(np.sum(loading**2, axis=1), 1.0, rtol=1e-14)
 
 
@@ -365,7 +237,7 @@ def test_a_bad_specification_names_the_rule(change, rule):
 
 def test_models_that_do_not_exist_or_do_not_fit():
     with pytest.raises(InputError, match="gaussian, t"):
-        build(specification(SIGMA, model="heston"))
+        build(specification(SIGMA, model="garch"))
     mixed = (Factor("A:spot", 0.1, 4.0), Factor("B:spot", 0.1, 5.0))
     with pytest.raises(InputError, match="one number of degrees of freedom"):
         build(replace(specification(SIGMA, model="t"), factors=mixed))
@@ -378,6 +250,9 @@ def test_models_that_do_not_exist_or_do_not_fit():
         ({"n_scenarios": 2**31 + 1}, "scenarios must lie between"),
         ({"seed": -1}, "seed must be an integer"),
         ({"seed": 2**32}, "seed must be an integer"),
+        ({"n_scenarios": 4095}, "4,096, not 4,095"),
+        ({"n_scenarios": 5000, "sampling": Sampling.SOBOL}, "4,096 or 8,192, not 5,000"),
+        ({"n_scenarios": 1024}, "2,048, not 1,024"),
         ({"horizon": "61d"}, "longer than 60 steps"),
         ({"horizon": "two days"}, "write whole days or hours"),
     ],
