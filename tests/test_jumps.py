@@ -117,6 +117,9 @@ def test_factors_jump_together():
     for i, j, expected in ((0, 1, -0.7), (0, 2, 1.5), (1, 2, -1.05)):
         product = (jump[:, i] - jump[:, i].mean()) * (jump[:, j] - jump[:, j].mean())
         assert_mean(product, expected * second)
+    for n in (1, 2, 3):
+        scattered = jump[path.count[:, 0] == n][:, 2] - n * 1.5 * MERTON["mean"]
+        assert_mean(scattered**2, n * ((1.5 * MERTON["deviation"]) ** 2 + 0.03**2))
     still = path.count[:, 0] == 0
     assert np.all(jump[still][:, [0, 2]] == 0) and np.any(jump[still][:, 1] != 0)
     assert path.count.shape == (N, 4) and np.all(path.count[:, [1, 3]] == 0)
