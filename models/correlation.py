@@ -34,7 +34,7 @@ def nearest_correlation(c: Float[np.ndarray, "factor factor"]) -> tuple[Float[np
         if np.max(np.abs(y - previous)) <= 1e-12:
             break
     # The last projection was on the unit diagonal: what it left below zero is clipped and scaled back.
-    loading = _loading(y)
+    loading = _loading(y, np.ones(len(y)))
     y = loading @ loading.T
     distance = float(np.max(np.abs(y - c)))
     if not distance <= TOLERANCE:
@@ -46,16 +46,22 @@ def nearest_correlation(c: Float[np.ndarray, "factor factor"]) -> tuple[Float[np
     return y, distance
 
 
-def principal_loading(c: Float[np.ndarray, "factor factor"]) -> Float[np.ndarray, "factor component"]:
-    """L with LLᵀ the nearest correlation matrix to `c`: principal components, largest first, each with its largest
-    entry positive. Works for singular matrices; raises NumericsError as `nearest_correlation`."""
-    return _loading(nearest_correlation(c)[0])
+def principal_loading(
+    c: Float[np.ndarray, "factor factor"], importance: Float[np.ndarray, " factor"] | None = None
+) -> Float[np.ndarray, "factor component"]:
+    """L with LLᵀ the nearest correlation matrix to `c`: principal components of the factors scaled by `importance`,
+    largest first, each with its largest entry positive.
+
+    Which L does not change the law, but the first coordinates of low-discrepancy points are the best ones, and should
+    go to what moves most money. Works for singular matrices; raises NumericsError as `nearest_correlation`.
+    """
+    return _loading(nearest_correlation(c)[0], np.ones(len(c)) if importance is None else importance)
 
 
-def _loading(c: np.ndarray) -> np.ndarray:
-    value, vector = np.linalg.eigh(c)
+def _loading(c: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    value, vector = np.linalg.eigh(scale[:, None] * c * scale)
     value, vector = np.maximum(value, 0.0)[::-1], vector[:, ::-1]
     largest = vector[np.argmax(np.abs(vector), axis=0), np.arange(len(value))]
-    loading = vector * np.where(largest < 0, -1.0, 1.0) * np.sqrt(value)
+    loading = vector * np.where(largest < 0, -1.0, 1.0) * np.sqrt(value) / scale[:, None]
     # Clipping a rounding error must not leave a variance that differs from 1.
     return loading / np.sqrt(np.sum(loading**2, axis=1, keepdims=True))

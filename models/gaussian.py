@@ -38,4 +38,4 @@ class Gaussian(InnovationLaw):
 
 def gaussian(specification: ModelSpecification) -> Gaussian:
     """The Gaussian innovations of a specification; degrees of freedom are ignored."""
-    return Gaussian(jnp.asarray(principal_loading(specification.correlation)))
+    return Gaussian(jnp.asarray(principal_loading(specification.correlation, specification.importance)))

@@ -22,15 +22,15 @@ class SamplingParameters:
     (benchmarks/tail_error.py); `pmvar.calibration.sampling` tunes them for a model and a horizon.
     """
 
-    mixing_share: float = 0.3
+    mixing_share: float = 0.08
     """η of g(u) = η + (1 − η)·c·u^(c−1), the density of the mixing uniform; 1 leaves it alone."""
-    mixing_exponent: float = 0.35
+    mixing_exponent: float = 0.3
     """c."""
-    inflation: tuple[float, ...] = (1.5, 1.25)
+    inflation: tuple[float, ...] = (1.4, 1.15)
     """Standard deviations of the first principal components."""
     count_share: float = 1.0
     """η of the same density for the count of systemic jumps, leaning to many."""
-    count_exponent: float = 0.35
+    count_exponent: float = 0.3
 
     @property
     def weight_bound(self) -> float:

@@ -18,6 +18,9 @@ CORRELATION_TOLERANCE = 1e-10
 LEAST_HISTORY = 250
 """Fewer past steps say nothing about a 99% tail."""
 
+VOL_IMPORTANCE = 0.4
+"""Of a vol factor against a price, for the order of principal components: a third off the errors of mixed books."""
+
 
 def _reject(rule: str, fix: str, column: str = "", value: object = "") -> InputError:
     return InputError(Problem(rule, fix, file="model.json", column=column, value=str(value)))
@@ -129,6 +132,11 @@ class ModelSpecification:
         if len(diagonal):
             i = diagonal[0]
             raise _reject("a factor's correlation with itself is 1", "correct it", f"correlation[{names[i]}]", c[i, i])
+
+    @property
+    def importance(self) -> Float[np.ndarray, " factor"]:
+        """How much of the sampling's care a factor deserves: prices move more money than vols."""
+        return np.array([1.0 if f.kind is FactorKind.SPOT else VOL_IMPORTANCE for f in self.factors])
 
     @property
     def factor_names(self) -> tuple[str, ...]:

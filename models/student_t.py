@@ -109,7 +109,7 @@ def _student_t(specification: ModelSpecification, nu: tuple[float, ...], law: tu
     skew = _skew(specification, [nu[i] for i in law])
     coefficients, slopes = zip(*map(_coefficients, nu), strict=True)
     return StudentT(
-        loading=jnp.asarray(principal_loading(specification.correlation)),
+        loading=jnp.asarray(principal_loading(specification.correlation, specification.importance)),
         inverse_dof=jnp.asarray(1 / np.array(nu)),
         log_mixing=jnp.asarray(np.array(coefficients).T),
         log_mixing_slope=jnp.asarray(np.array(slopes).T),
