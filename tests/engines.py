@@ -19,7 +19,7 @@ from pmvar.portfolio import Portfolio, build_portfolio
 from pmvar.report.margin_report import MarginReport
 from pmvar.risk.rules import MarginRules
 from pmvar.scenarios import ScenarioSet
-from pmvar.types import DAY, SECONDS_PER_YEAR
+from pmvar.types import DAY, SECONDS_PER_YEAR, Sampling
 
 AS_OF = parse_time("2025-01-31T08:00:00Z")
 SOON, NEAR, FAR = AS_OF + DAY, AS_OF + 28 * DAY, AS_OF + 56 * DAY
@@ -193,7 +193,8 @@ def random_rows(n_small: int, n_large: int, *, seed: int = 3, most: int = 100) -
 def scenarios(market: MarketSnapshot, *, n: int = 4096, seed: int = 1, **options: Any) -> ScenarioSet:
     """Scenarios of the mixed model over two days."""
     model = options.pop("model", None) or mixed_model()
-    return pmvar.simulate(model, market, seed=seed, n_scenarios=n, **options)
+    # Equal weights, so that a test can write its reference down; other ways of sampling have tests of their own.
+    return pmvar.simulate(model, market, seed=seed, n_scenarios=n, **({"sampling": Sampling.MC} | options))
 
 
 def report(

@@ -11,7 +11,7 @@ from scipy import stats
 from pmvar.kernels.random import Stream, run_key, stream
 from pmvar.models.bridge import DEPTH, bridge
 from pmvar.scenarios import simulate
-from pmvar.types import Drift
+from pmvar.types import Drift, Sampling
 from tests.markets import AS_OF, DAY, snapshot, specification
 
 N = 1 << 16
@@ -119,9 +119,9 @@ MODEL = specification(
 def test_adding_an_expiry_changes_no_draw():
     """What a path does at one time is the same number whatever else is asked, and in whatever order."""
     first, second = AS_OF + 0.4 * DAY, AS_OF + 1.3 * DAY
-    alone = simulate(MODEL, MARKET, seed=4, n_scenarios=5000)
+    alone = simulate(MODEL, MARKET, seed=4, n_scenarios=5000, sampling=Sampling.MC)
     expected = np.asarray(alone.at(0, first))
-    other = simulate(MODEL, MARKET, seed=4, n_scenarios=5000)
+    other = simulate(MODEL, MARKET, seed=4, n_scenarios=5000, sampling=Sampling.MC)
     other.at(0, second)
     other.at(1, first)
     np.testing.assert_array_equal(other.at(0, first), expected)
@@ -131,8 +131,8 @@ def test_adding_an_expiry_changes_no_draw():
 def test_a_path_is_a_function_of_its_id():
     """Not of its tile: paths 4096 and on of a longer set are the same inside the horizon."""
     time = AS_OF + 0.7 * DAY
-    short = simulate(MODEL, MARKET, seed=4, n_scenarios=4100)
-    long = simulate(MODEL, MARKET, seed=4, n_scenarios=8192)
+    short = simulate(MODEL, MARKET, seed=4, n_scenarios=4100, sampling=Sampling.MC)
+    long = simulate(MODEL, MARKET, seed=4, n_scenarios=8192, sampling=Sampling.MC)
     np.testing.assert_array_equal(short.at(1, time)[:4], long.at(1, time)[:4])
     np.testing.assert_array_equal(short.at(1, time)[4:], 0.0)
 
@@ -150,7 +150,7 @@ def test_at_and_after_the_horizon_a_path_stands_at_its_end():
 def test_inside_the_horizon_every_model_has_its_own_law(model, nu):
     """At half the horizon x has the model's law with half the variance: Kolmogorov–Smirnov of x = g⁻¹."""
     law = specification({"A:spot": 0.03, "B:spot": 0.05}, model=model, degrees_of_freedom=nu)
-    scenarios = simulate(law, MARKET, seed=6, n_scenarios=N, drift=Drift.NONE)
+    scenarios = simulate(law, MARKET, seed=6, n_scenarios=N, drift=Drift.NONE, sampling=Sampling.MC)
     half = np.concatenate([scenarios.at(i, AS_OF + DAY) for i in range(scenarios.n_tiles)])
     x = np.where(half > 0, np.expm1(half), half)
     exact = stats.norm() if nu is None else stats.t(nu, scale=np.sqrt((nu - 2) / nu))

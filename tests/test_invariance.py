@@ -161,7 +161,7 @@ def test_halves_joined(demo: Book, whole: MarginReport) -> None:
 def test_store_in_a_scratch_file(demo: Book, whole: MarginReport) -> None:
     """P&L kept in a file because memory is short is the same P&L."""
     store = TileStore(
-        pmvar.reprice(demo.portfolio, demo.market, pmvar.simulate(demo.model, demo.market, seed=5, n_scenarios=1024)),
+        pmvar.reprice(demo.portfolio, demo.market, pmvar.simulate(demo.model, demo.market, seed=5, n_scenarios=2048)),
         memory_bytes=1.0,
     )
     assert isinstance(store._tiles, np.memmap)

@@ -286,7 +286,7 @@ def test_a_shock_that_is_not_a_number_is_refused(market: MarketSnapshot, drawn: 
     """A NaN in one factor of one scenario stops the run, naming what it hit; sorting would have dropped it."""
     shock = np.array(drawn.shock)
     shock[1234, 0, drawn.factors.index("ETH:spot")] = np.nan
-    bad = replace(drawn, shock=jnp.asarray(shock), bridge=None)
+    bad = replace(drawn, shock=jnp.asarray(shock), paths=None)
     with pytest.raises(NumericsError, match="ETH-FAR-2456-C.* others is not finite in scenario tile 0") as caught:
         report(hold(HEALTHY, CASH), market, drawn=bad)
     assert caught.value.exit_code == 5

@@ -9,7 +9,7 @@ from scipy import stats
 
 from pmvar.kernels.random import Stream, normals, run_key, stream, uniforms
 from pmvar.scenarios import simulate
-from pmvar.types import PATH_TILE
+from pmvar.types import PATH_TILE, Sampling
 from tests.markets import carry_curve, snapshot, specification
 
 
@@ -139,9 +139,9 @@ MODEL = specification(
 
 def test_a_smaller_set_is_a_prefix_of_a_larger_one():
     """Equality to the bit, for sizes inside, at and across the tile, and inside the horizon too."""
-    large = simulate(MODEL, MARKET, seed=9, n_scenarios=3 * PATH_TILE + 17)
+    large = simulate(MODEL, MARKET, seed=9, n_scenarios=3 * PATH_TILE + 17, sampling=Sampling.MC)
     for n in (1024, PATH_TILE, PATH_TILE + 1, 2 * PATH_TILE + 500):
-        small = simulate(MODEL, MARKET, seed=9, n_scenarios=n)
+        small = simulate(MODEL, MARKET, seed=9, n_scenarios=n, sampling=Sampling.MC)
         np.testing.assert_array_equal(small.shock, large.shock[:n])
         last = small.n_tiles - 1
         real = n - last * PATH_TILE
@@ -151,7 +151,7 @@ def test_a_smaller_set_is_a_prefix_of_a_larger_one():
 
 
 def test_tiles_do_not_depend_on_the_order_they_are_asked_for():
-    whole = simulate(MODEL, MARKET, seed=9, n_scenarios=3 * PATH_TILE)
+    whole = simulate(MODEL, MARKET, seed=9, n_scenarios=3 * PATH_TILE, sampling=Sampling.MC)
     time = MARKET.as_of + 50_000.0
     late_first = {i: np.asarray(whole.at(i, time)) for i in (2, 0, 1)}
     for i in range(3):

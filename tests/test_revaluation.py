@@ -19,7 +19,7 @@ from pmvar.market.curves import DiscountCurve, ForwardCurve
 from pmvar.market.snapshot import MarketSnapshot
 from pmvar.market.surface import VolSlice, VolSurface
 from pmvar.scenarios import ScenarioSet, simulate, stress_scenarios
-from pmvar.types import PATH_TILE, Precision
+from pmvar.types import PATH_TILE, Precision, Sampling
 from pmvar.valuation import reprice
 from pmvar.valuation.today import values_and_greeks
 from tests.markets import AS_OF, DAY, YEAR, flat_rate, flat_vol, instrument, portfolio, snapshot, specification, table
@@ -105,7 +105,7 @@ MODEL = specification(
 
 @cache
 def simulated(flat: bool) -> ScenarioSet:
-    return simulate(MODEL, market(flat=flat), seed=2, n_scenarios=PATH_TILE, horizon="2d")
+    return simulate(MODEL, market(flat=flat), seed=2, n_scenarios=PATH_TILE, horizon="2d", sampling=Sampling.MC)
 
 
 # ---- the plain twin ------------------------------------------------------------------------------------------------
@@ -358,7 +358,7 @@ def test_profit_of_time_alone():
     """`standing`: no factor moves. Forwards of standing spots converge to them; options lose two days. One that
     expired exactly at the money keeps .4 of the smallest deviation, 4e-13 of the spot."""
     where, scenarios = market(flat=True), simulated(True)
-    still = replace(scenarios, shock=jnp.zeros_like(scenarios.shock), bridge=lambda i, t: jnp.zeros((PATH_TILE, 8)))
+    still = replace(scenarios, shock=jnp.zeros_like(scenarios.shock), paths=None)
     held = portfolio(PRODUCTS, {"A": dict.fromkeys(PRODUCTS.instrument_id.tolist(), 1.0)})
     source = reprice(held, where, scenarios, precision=Precision.FLOAT64)
     for i in range(len(PRODUCTS)):
@@ -420,7 +420,7 @@ def test_what_lacks_an_input_is_named_and_not_guessed(row, change, reason):
 def test_a_factor_that_the_model_lacks_is_never_held_constant():
     model = specification({"BTC:spot": 0.03})
     where = market(flat=True)
-    scenarios = simulate(model, where, seed=1, n_scenarios=1024)
+    scenarios = simulate(model, where, seed=1, n_scenarios=2048)
     rows = [
         instrument("A", "option", "BTC", expiry=FAR, strike=6e4, put_call="call"),
         instrument("B", "perpetual", "BTC", quote="USDC"),

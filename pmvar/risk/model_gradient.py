@@ -25,7 +25,8 @@ from pmvar.scenarios.paths import Paths
 from pmvar.scenarios.scenario_set import ScenarioSet
 from pmvar.types import PATH_TILE, FactorKind, Kind, Measure, factor_name
 from pmvar.valuation.exposure import Exposure
-from pmvar.valuation.world import Layout, Slice
+from pmvar.valuation.plan import slice_of
+from pmvar.valuation.world import Layout
 
 ROWS, WIDTH = 256, 32
 """Canonical shape of one adjoint call: rows of up to `WIDTH` paths of one account and replicate."""
@@ -79,7 +80,9 @@ def shock_slots(
             add(i, "log_base", link, factor_name(market.asset[column], FactorKind.SPOT), end, 1.0)
         if kind == Kind.CASH or underlying == market.base_currency:
             continue
-        own = Slice(underlying, float(instruments.expiry[i]))
+        own = slice_of(instruments, i)
+        if own not in layout.slice_row:
+            continue  # it cannot be valued
         settled = layout.settles_inside(own)
         add(i, "log_forward", 0, factor_name(underlying, FactorKind.SPOT), own.expiry if settled else end, 1.0)
         if kind == Kind.OPTION and not settled:
