@@ -87,12 +87,12 @@ def tail(
     rank = np.arange(loss.shape[1])
     share = np.clip(n_tail - before, 0.0, sorted_weight)
     share[rank >= boundary[:, None] + 1] = 0.0
-    share /= share.sum(axis=1, keepdims=True)
+    share /= total(share)[:, None]
     var = np.take_along_axis(sorted_loss, boundary[:, None], 1)
 
     near = (through > (1 - BAND) * n_tail) & (before < (1 + BAND) * n_tail)
     at_var = np.where(near, sorted_weight, 0.0)
-    mass = at_var.sum(axis=1, keepdims=True)
+    mass = total(at_var)[:, None]
     first = np.argmax(near, axis=1)[:, None]
     last = loss.shape[1] - 1 - np.argmax(near[:, ::-1], axis=1)[:, None]
     width = np.take_along_axis(sorted_loss, first, 1) - np.take_along_axis(sorted_loss, last, 1)
@@ -105,12 +105,17 @@ def tail(
 
     return Tail(
         value_at_risk=var[:, 0],
-        expected_shortfall=np.sum(share * sorted_loss, axis=1),
+        expected_shortfall=total(share * sorted_loss),
         weight=by_id(share),
         at_var=by_id(at_var / mass),
         in_tail=by_id(np.where(sorted_loss > var, sorted_weight, 0.0)),
         spacing=spacing,
     )
+
+
+def total(terms: Float[np.ndarray, "account kept"]) -> Float[np.ndarray, " account"]:
+    """Sums added one after the other: how many scenarios without weight a block keeps must not change a bit."""
+    return np.cumsum(terms, axis=1)[:, -1]
 
 
 def replicate_deviation(
@@ -162,8 +167,8 @@ def conditional_mean(
 
     The error is that of its influence function, w·1{L > VaR}(X − E[X | L = VaR])/(1 − α): the VaR is estimated too.
     """
-    mean = np.sum(found.weight * value, axis=1)
-    at_var = np.sum(found.at_var * value, axis=1, keepdims=True)
+    mean = total(found.weight * value)
+    at_var = total(found.at_var * value)[:, None]
     error = replicate_deviation(
         found.in_tail * (value - at_var), ids, n_scenarios=n_scenarios, n_replicates=n_replicates
     )
