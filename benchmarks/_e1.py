@@ -11,7 +11,7 @@ from _books import Book, make_book
 import pmvar
 from pmvar.risk.accounts import account_blocks, block_loss, tail_ids
 from pmvar.risk.tail import tail
-from pmvar.types import Precision
+from pmvar.types import Precision, Sampling
 from pmvar.valuation.store import TileStore
 
 LEVEL = 0.99
@@ -44,7 +44,9 @@ def e1_book(size: Size) -> Book:
     return make_book(size.underlyings, size.options_each, n_accounts=size.accounts, positions=POSITIONS)
 
 
-def run_e1(book: Book, n_scenarios: int, precision: Precision = Precision.FLOAT32) -> Outcome:
+def run_e1(
+    book: Book, n_scenarios: int, precision: Precision = Precision.FLOAT32, sampling: Sampling = Sampling.MC
+) -> Outcome:
     """VaR and ES of every account, everything after the book is in memory included."""
     seconds: dict[str, float] = dict.fromkeys(("scenarios", "plan", "reprice", "aggregate", "tail"), 0.0)
     last = time.perf_counter()
@@ -55,7 +57,7 @@ def run_e1(book: Book, n_scenarios: int, precision: Precision = Precision.FLOAT3
         seconds[stage] += now - last
         last = now
 
-    scenarios = pmvar.simulate(book.model, book.market, seed=1, n_scenarios=n_scenarios)
+    scenarios = pmvar.simulate(book.model, book.market, seed=1, n_scenarios=n_scenarios, sampling=sampling)
     scenarios.shock.block_until_ready()
     lap("scenarios")
     pnl = pmvar.reprice(book.portfolio, book.market, scenarios, precision=precision)

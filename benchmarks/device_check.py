@@ -19,7 +19,7 @@ from common import Figures, benchmark, paired
 import pmvar
 from pmvar.risk.accounts import account_blocks, block_loss, tail_ids
 from pmvar.risk.tail import tail
-from pmvar.types import Precision
+from pmvar.types import Precision, Sampling
 from pmvar.valuation.store import TileStore
 
 TOLERANCE = {Precision.FLOAT32: 2e-6, Precision.FLOAT64: 1e-11}
@@ -55,7 +55,7 @@ class Difference(NamedTuple):
 def results_on(device: Any, book: Book, n_scenarios: int, precision: Precision) -> Results:
     """Run a book on one device, from the draws to the expected shortfalls."""
     with jax.default_device(device):
-        scenarios = pmvar.simulate(book.model, book.market, seed=1, n_scenarios=n_scenarios)
+        scenarios = pmvar.simulate(book.model, book.market, seed=1, n_scenarios=n_scenarios, sampling=Sampling.MC)
         pnl = pmvar.reprice(book.portfolio, book.market, scenarios, precision=precision)
         tiles = [np.asarray(tile)[pnl.row] for tile in pnl]
         store = TileStore(pnl, memory_bytes=8e9)

@@ -20,7 +20,7 @@ from common import Figures, Timing, benchmark, paired
 import pmvar
 from pmvar.kernels.black import black, normalised_black
 from pmvar.scenarios.scenario_set import ScenarioSet
-from pmvar.types import PATH_TILE, SECONDS_PER_YEAR, Precision
+from pmvar.types import PATH_TILE, SECONDS_PER_YEAR, Precision, Sampling
 from pmvar.valuation.blocks import block_pnl
 from pmvar.valuation.plan import slice_of
 from pmvar.valuation.reprice import ProfitAndLoss
@@ -30,7 +30,7 @@ N_EXTREME = 32
 
 def scenarios(book: Book, n: int) -> ScenarioSet:
     """Drawn scenarios, of which the first few are replaced by extreme ones."""
-    drawn = pmvar.simulate(book.model, book.market, seed=1, n_scenarios=n)
+    drawn = pmvar.simulate(book.model, book.market, seed=1, n_scenarios=n, sampling=Sampling.MC)
     is_price = np.array([name.endswith(":spot") for name in drawn.factors])
     size = np.linspace(-1.0, 1.0, N_EXTREME)[:, None]
     extreme = np.where(is_price, 1.95 * size, 0.7 * np.where(np.arange(N_EXTREME) % 2, 1.0, -1.0)[:, None])

@@ -119,7 +119,7 @@ def small_toml() -> dict[str, Any]:
             "level": 0.99,
             "scenarios": 8192,
             "seed": 1,
-            "sampling": "mc",
+            "sampling": "sobol-is",
             "netting": "reject",
         },
         "margin": {

@@ -121,7 +121,7 @@ def test_readme_python_runs(tmp_path, monkeypatch):
     assert blocks
     code = "\n".join(blocks)
     assert "n_scenarios=65_536" in code
-    exec(compile(code.replace("65_536", "1_024"), "README.md", "exec"), {})
+    exec(compile(code.replace("65_536", "2_048"), "README.md", "exec"), {})
     assert (tmp_path / "run" / "report.html").is_file()
 
 

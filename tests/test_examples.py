@@ -10,7 +10,7 @@ import pytest
 from pmvar.io.synthetic import synthetic_book
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
-PATHS = "1024"
+PATHS = "2048"
 LONGEST = 50
 
 

@@ -305,7 +305,7 @@ def test_gradient_of_a_linear_gaussian_book(measure: Measure) -> None:
         assert got.standard_error <= 0.1 * abs(exact).max()
 
 
-SEEDS = 32
+SEEDS = 64
 
 
 @pytest.fixture(scope="module")
@@ -352,7 +352,7 @@ def test_standard_errors_are_what_repetition_shows(
     moving = value.std(axis=0, ddof=1) > 1e-9 * np.abs(value).max(axis=0)
     ratio = np.sqrt(np.mean(error**2, axis=0))[moving] / value.std(axis=0, ddof=1)[moving]
     print(f"{name}: {np.round(np.sort(ratio), 2)}")
-    # 32 seeds know a deviation to 13 %: three of these for a single one.
+    # 64 seeds know a deviation to 9 %, more of heavy tails: four of these for a single one.
     assert np.all((ratio > 0.68) & (ratio < 1.45))
     assert 0.85 < np.exp(np.mean(np.log(ratio))) < 1.18
 

@@ -204,7 +204,7 @@ def test_devices_and_repetition(tmp_path: Path, user_env: dict[str, str]) -> Non
     book = small_book(tmp_path / "book")
     four = user_env | {"XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
     for name, env in (("one", user_env), ("two", user_env), ("four", four)):
-        command = [sys.executable, "-m", "pmvar", "run", str(book), "--out", str(tmp_path / name), "--paths", "5000"]
+        command = [sys.executable, "-m", "pmvar", "run", str(book), "--out", str(tmp_path / name), "--paths", "8192"]
         subprocess.run(command, env=env, check=True, capture_output=True)
     files = sorted(read_run(tmp_path / "one").manifest["hashes"]["outputs"])
     assert files == sorted([*(f"{t}.parquet" for t in TABLES), "report.html"])
