@@ -190,6 +190,16 @@ def random_rows(n_small: int, n_large: int, *, seed: int = 3, most: int = 100) -
     return held, owned
 
 
+def call(underlying: str, label: str = "NEAR", moneyness: float = 0.0) -> str:
+    """A call of the mixed market."""
+    return option_id(underlying, label, moneyness, "call")
+
+
+def put(underlying: str, label: str = "NEAR", moneyness: float = 0.0) -> str:
+    """A put of the mixed market."""
+    return option_id(underlying, label, moneyness, "put")
+
+
 def scenarios(market: MarketSnapshot, *, n: int = 4096, seed: int = 1, **options: Any) -> ScenarioSet:
     """Scenarios of the mixed model over two days."""
     model = options.pop("model", None) or mixed_model()

@@ -31,11 +31,12 @@ from tests.engines import (
     SPOT,
     VOL,
     Row,
+    call,
     hold,
     mixed_market,
     mixed_model,
     mixed_rows,
-    option_id,
+    put,
     report,
     scenarios,
     sized,
@@ -123,16 +124,6 @@ def gradients(
         (str(g["account_id"][i]), str(g["factor"][i])): Gradient(float(g["value"][i]), float(g["standard_error"][i]))
         for i in rows
     }
-
-
-def call(underlying: str, label: str = "NEAR", moneyness: float = 0.0) -> str:
-    """A call of the mixed market."""
-    return option_id(underlying, label, moneyness, "call")
-
-
-def put(underlying: str, label: str = "NEAR", moneyness: float = 0.0) -> str:
-    """A put of the mixed market."""
-    return option_id(underlying, label, moneyness, "put")
 
 
 def positions(*rows: tuple[str, str, float]) -> list[Row]:
