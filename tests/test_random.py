@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from pmvar.errors import UsageError
 from pmvar.kernels.random import Stream, normals, run_key, stream, uniforms
 from pmvar.scenarios import simulate
 from pmvar.types import PATH_TILE, Sampling
@@ -148,6 +149,47 @@ def test_a_smaller_set_is_a_prefix_of_a_larger_one():
         time = MARKET.as_of + 100_000.0
         np.testing.assert_array_equal(small.at(last, time)[:real], large.at(last, time)[:real])
         assert not np.any(np.asarray(small.at(last, time))[real:])
+
+
+@pytest.mark.parametrize("sampling", [Sampling.SOBOL, Sampling.SOBOL_IS])
+def test_sobol_sets_are_prefixes_too(sampling):
+    """Shocks and weights, at the horizon and inside it; weights average 1 and keep their bound."""
+    large, small = (
+        simulate(MODEL, MARKET, seed=9, n_scenarios=n, sampling=sampling) for n in (4 * PATH_TILE, 2 * PATH_TILE)
+    )
+    np.testing.assert_array_equal(small.shock, large.shock[: 2 * PATH_TILE])
+    np.testing.assert_array_equal(small.weight, large.weight[: 2 * PATH_TILE])
+    time = MARKET.as_of + 100_000.0
+    np.testing.assert_array_equal(small.at(1, time), large.at(1, time))
+    by_replicate = large.weight.reshape(-1, large.n_replicates).mean(axis=0)
+    assert abs(large.weight.mean() - 1) <= 4 * by_replicate.std(ddof=1) / 4 + 1e-12
+    if sampling is Sampling.SOBOL_IS:
+        assert 1 < large.weight.max() <= large.provenance["importance"]["weight_bound"]
+    else:
+        np.testing.assert_array_equal(large.weight, 1.0)
+
+
+@pytest.mark.parametrize(("n", "near"), [(1024, "2,048"), (3000, "2,048 or 4,096"), (4097, "4,096 or 8,192")])
+def test_a_number_that_is_no_net_is_refused_with_its_neighbours(n, near):
+    with pytest.raises(UsageError, match=near):
+        simulate(MODEL, MARKET, seed=9, n_scenarios=n)
+
+
+def test_a_hundred_million_uniforms():
+    """χ² over 4,096 cells of the whole interval and of its lowest 1/256, the mean, and the ends; 25 draws of 4 million
+    in turn, so that memory stays small."""
+    draw = jax.jit(lambda k: uniforms(k, 4_000_000))
+    whole, low, total = np.zeros(4096), np.zeros(4096), 0.0
+    for i in range(25):
+        u = np.asarray(draw(stream(run_key(11), i)))
+        assert u.min() > 0 and u.max() < 1
+        whole += np.bincount((u * 4096).astype(np.int64), minlength=4096)
+        small = u[u < 1 / 256]
+        low += np.bincount((small * 4096 * 256).astype(np.int64), minlength=4096)
+        total += u.sum()
+    for count in (whole, low):
+        assert stats.chisquare(count).pvalue > 1e-3
+    assert abs(total / 1e8 - 0.5) <= 4 / np.sqrt(12e8)
 
 
 def test_tiles_do_not_depend_on_the_order_they_are_asked_for():

@@ -9,7 +9,7 @@ import numpy as np
 
 from pmvar.report import figures
 from pmvar.report.account import Account, Component
-from pmvar.report.format import Z_95, fixed, money
+from pmvar.report.format import T_95, fixed, money
 from pmvar.risk.result import AccountDetail
 
 POSITIONS = 10
@@ -64,7 +64,7 @@ def _loss_figure(account: Account, detail: AccountDetail, *, place: int, currenc
 def _facts(account: Account) -> list[tuple[str, str, str]]:
     """Label, value, remark of the account's figures."""
     m = account.margin
-    interval = Z_95 * float(m["es_standard_error"]), Z_95 * float(m["var_standard_error"])
+    interval = T_95 * float(m["es_standard_error"]), T_95 * float(m["var_standard_error"])
     return [
         ("Initial margin", money(m["initial_margin"]), ""),
         ("Maintenance margin", money(m["maintenance_margin"]), ""),

@@ -12,8 +12,8 @@ from pmvar.errors import UsageError
 from pmvar.report.account import Account, Component, build_account, column
 from pmvar.report.format import (
     ABSENT,
+    T_95,
     THIN,
-    Z_95,
     fixed,
     horizon,
     level,
@@ -96,7 +96,7 @@ def _tail(account: Account, settings: Mapping[str, Any]) -> list[str]:
         ("value at risk", "value_at_risk", "var_standard_error"),
         ("expected shortfall", "expected_shortfall", "es_standard_error"),
     ):
-        x, half = float(m[value]), Z_95 * float(m[error])
+        x, half = float(m[value]), T_95 * float(m[error])
         rows.append((name, fixed(x, 2), money(m[error]), f"{money(x - half)} to {money(x + half)}"))
     text = (
         f"Loss over {over} in {fixed(n)} scenarios. Value at risk is exceeded in "
@@ -181,7 +181,7 @@ def _gradients(account: Account) -> list[str]:
         verb = "rises" if g.effect > 0 else "falls" if g.effect < 0 else "changes"
         share = f"({percent(g.effect / initial, 2, sign=True)})" if initial > 0 else ""
         change = f"margin {verb} by {money(abs(g.effect))}"
-        rows.append((f"if {g.move},", change, f"± {money(Z_95 * g.effect_error)}", share,
+        rows.append((f"if {g.move},", change, f"± {money(T_95 * g.effect_error)}", share,
                      f"{g.greek} {significant(g.value, 5)} {g.unit}"))  # fmt: skip
     text = "Change of the initial margin to first order, all else equal; ± is a 95 % interval."
     return [*_title("What would change it"), text, "", *_table(rows, "<<<><")]

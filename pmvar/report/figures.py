@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from pmvar.report.format import ABSENT, Z_95, compact, fixed, percent
+from pmvar.report.format import ABSENT, T_95, compact, fixed, percent
 from pmvar.risk.result import AccountDetail
 from pmvar.types import Status
 
@@ -92,7 +92,7 @@ def convergence(detail: AccountDetail, *, name: str, currency: str) -> str:
         figure, axes = _axes(6.2, 3.2)
         n = np.asarray(detail.path_counts, float)
         es, error = np.asarray(detail.expected_shortfall, float), np.asarray(detail.standard_error, float)
-        axes.fill_between(n, es - Z_95 * error, es + Z_95 * error, color=PALE_BLUE, linewidth=0, label="95 % interval")
+        axes.fill_between(n, es - T_95 * error, es + T_95 * error, color=PALE_BLUE, linewidth=0, label="95 % interval")
         axes.plot(n, es, color=BLUE, linewidth=1.8, marker="o", markersize=3.5, label="expected shortfall")
         if len(es):
             axes.axhline(es[-1], color=INK, linewidth=0.9, linestyle="--")

@@ -44,7 +44,7 @@ def _context(result: MarginResult) -> dict[str, Any]:
     return {
         "settings": settings,
         "currency": currency,
-        "z_95": format.Z_95,
+        "t_95": format.T_95,
         "model": model,
         "origin": summary.origin(model),
         "warnings": [note for note in result.notes if "synthetic" in note.lower()],

@@ -10,11 +10,11 @@ from jax.scipy.special import ndtri
 from jaxtyping import Array, Float, Key, UInt32
 
 from pmvar.errors import UsageError
-from pmvar.kernels.importance import heavy_mixing_normal, inflated, mean_rotation
+from pmvar.kernels.importance import mean_rotation
 from pmvar.kernels.random import Stream, stream, uniforms
 from pmvar.kernels.sobol import scramble_seeds, sobol_uniforms
-from pmvar.models.base import Coordinates, RiskFactorModel
-from pmvar.models.sampling import SamplingParameters
+from pmvar.models.base import RiskFactorModel
+from pmvar.models.sampling import SamplingParameters, leaning
 from pmvar.types import Sampling
 
 MONTE_CARLO_REPLICATES = 64
@@ -72,27 +72,7 @@ def draws(
             u = sobol_uniforms(path_id // SOBOL_REPLICATES, seeds[path_id % SOBOL_REPLICATES])
         z, weight = ndtri(u).reshape(n_steps, size), jnp.ones(())
         if sampling is Sampling.SOBOL_IS:
-            z, weight = _leaning(z, coordinates, parameters)
+            z, weight = leaning(z, coordinates, parameters)
         return rotation @ z, weight
 
     return draw
-
-
-def _leaning(z: Float[Array, "step dimension"], at: Coordinates, parameters: SamplingParameters) -> Normals:
-    """Coordinates of the mean over the steps, moved towards the tail."""
-    first, weight = z[0], jnp.ones(())
-    if at.mixing is not None:
-        moved, w = heavy_mixing_normal(
-            first[at.mixing], share=parameters.mixing_share, exponent=parameters.mixing_exponent
-        )
-        first, weight = first.at[at.mixing].set(moved), weight * w
-    if at.count is not None:
-        moved, w = heavy_mixing_normal(
-            -first[at.count], share=parameters.count_share, exponent=parameters.count_exponent
-        )
-        first, weight = first.at[at.count].set(-moved), weight * w
-    if at.component is not None:
-        for i, scale in enumerate(parameters.inflation[: z.shape[1] - at.component]):
-            moved, w = inflated(first[at.component + i], scale)
-            first, weight = first.at[at.component + i].set(moved), weight * w
-    return z.at[0].set(first), weight
