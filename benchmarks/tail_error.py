@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
+from _books import Book
 from _mixed import GHS, GHS_EXACT, HORIZON_DAYS, SEED, UNDERLYINGS, ghs_book, mixed_book
 from common import Figures, benchmark
 
@@ -24,14 +25,14 @@ from pmvar.risk.tail import interval_half_width
 from pmvar.types import Drift, Sampling
 from pmvar.valuation.store import TileStore
 
-Measures = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
-"""VaR and ES of every account and their reported standard errors."""
+Measures = np.ndarray
+"""[4, account]: VaR and ES and their reported standard errors."""
 
 MODES = (Sampling.MC, Sampling.SOBOL, Sampling.SOBOL_IS)
 
 
 def measured(
-    book: object, n: int, *, seed: int, sampling: Sampling, levels: tuple[float, ...], horizon: str, drift: Drift
+    book: Book, n: int, *, seed: int, sampling: Sampling, levels: tuple[float, ...], horizon: str, drift: Drift
 ) -> list[Measures]:
     """One run's measures at each level."""
     scenarios = pmvar.simulate(
@@ -42,7 +43,7 @@ def measured(
     blocks = list(account_blocks(book.portfolio.quantity, np.arange(book.portfolio.n_accounts)))
     out = []
     for level in levels:
-        found: Measures = tuple(np.zeros(book.portfolio.n_accounts) for _ in range(4))
+        found = np.zeros((4, book.portfolio.n_accounts))
         for block in blocks:
             m = measure_block(block, store, level)
             values = (m.tail.value_at_risk, m.tail.expected_shortfall, m.var_error, m.es_error)
@@ -55,7 +56,7 @@ def measured(
 def replications(run: Callable[[int], list[Measures]], count: int) -> list[np.ndarray]:
     """Measures of independent seeds, one array [seed, 4, account] for each level."""
     runs = [run(seed) for seed in range(count)]
-    return [np.array([np.array(r[i]) for r in runs]) for i in range(len(runs[0]))]
+    return [np.array([r[i] for r in runs]) for i in range(len(runs[0]))]
 
 
 def coverage(pairs: int, n: int, sampling: Sampling) -> tuple[float, float, float]:

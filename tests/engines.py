@@ -204,7 +204,8 @@ def scenarios(market: MarketSnapshot, *, n: int = 4096, seed: int = 1, **options
     """Scenarios of the mixed model over two days."""
     model = options.pop("model", None) or mixed_model()
     # Equal weights, so that a test can write its reference down; other ways of sampling have tests of their own.
-    return pmvar.simulate(model, market, seed=seed, n_scenarios=n, **({"sampling": Sampling.MC} | options))
+    options.setdefault("sampling", Sampling.MC)
+    return pmvar.simulate(model, market, seed=seed, n_scenarios=n, **options)
 
 
 def report(

@@ -48,13 +48,13 @@ def run(
     drift: Drift,
     rules: MarginRules,
     n: int = N,
-    **options: bool,
+    greeks: bool = True,
 ) -> pmvar.MarginReport:
     """A report in double precision."""
     held = hold(HELD)
     drawn = pmvar.simulate(specified, market, seed=3, n_scenarios=n, drift=drift)
     pnl = pmvar.reprice(held, market, drawn, precision=Precision.FLOAT64)
-    return pmvar.margin_report(pnl, held, rules, **options)
+    return pmvar.margin_report(pnl, held, rules, greeks=greeks)
 
 
 def greeks_of(found: pmvar.MarginReport) -> Table:
