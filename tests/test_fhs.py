@@ -178,7 +178,7 @@ def test_prices_grow_to_their_forward(model):
         price = np.exp(np.asarray(set_.shock[:, 0, :2]))
         assert_mean(weight, 1.0)
         assert_mean(weight[:, None] * price, 1.0)
-        assert weight.max() <= 1.84
+        assert weight.max() <= set_.provenance.get("importance", {"weight_bound": 1.0})["weight_bound"]
         far = np.abs(np.log(price[:, 0])) > 0.1
         tail[sampling] = np.mean(weight * far), np.mean(far), np.std(weight * far) / np.sqrt(len(far))
     plain, leaning = tail.values()
