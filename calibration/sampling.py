@@ -48,8 +48,8 @@ GRID: tuple[tuple[dict[str, object], ...], ...] = (
 def tune(specification: ModelSpecification, steps: float, *, level: float = 0.99) -> SamplingParameters:
     """The parameters of the grid with the least geometric mean variance of the ES over the reference portfolios.
 
-    A candidate under which the 10th-percentile portfolio would do better with plain Monte Carlo is out. The result goes into
-    `sampling` of model.json: `dataclasses.asdict` of it.
+    A candidate under which the 10th-percentile portfolio would do better with plain Monte Carlo is out. What is found
+    goes into `sampling` of model.json, as `dataclasses.asdict` gives it.
     """
     law = build(specification, steps)
     at, legs = law.coordinates(), list(_legs(specification))

@@ -80,7 +80,7 @@ def loss_distribution(
                 axes.annotate(f"{label} {compact(x)}", (x, 1), (gap, -3), xycoords=("data", "axes fraction"),
                               textcoords="offset points", ha=side, va="top", color=INK)  # fmt: skip
         axes.set_xlabel(f"loss, {currency} (left of 0: a gain)")
-        axes.set_ylabel("share of scenarios, log scale")
+        axes.set_ylabel("probability, log scale")
         return _svg(figure, name, "Distribution of the loss with value at risk and expected shortfall")
 
 
