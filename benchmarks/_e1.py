@@ -9,8 +9,8 @@ import numpy as np
 from _books import Book, make_book
 
 import pmvar
-from pmvar.risk.accounts import account_blocks, block_loss, tail_ids
-from pmvar.risk.tail import tail
+from pmvar.risk.accounts import account_blocks, block_loss
+from pmvar.risk.measure import Measured, measure_losses
 from pmvar.types import Precision, Sampling
 from pmvar.valuation.store import TileStore
 
@@ -64,14 +64,12 @@ def run_e1(
     lap("plan")
     store = TileStore(pnl, memory_bytes=8e9)
     lap("reprice")
-    weight, found = scenarios.weight, []
+    found: list[Measured] = []
     blocks = list(account_blocks(book.portfolio.quantity, np.arange(book.portfolio.n_accounts)))
     for block in blocks:
         loss = block_loss(block, store)
         lap("aggregate")
-        ids = tail_ids(loss, weight, LEVEL)
-        kept = np.take_along_axis(loss, ids, 1).astype(np.float64)
-        found.append(tail(kept, weight[ids], n_scenarios=n_scenarios, level=LEVEL))
+        found.append(measure_losses(loss, scenarios, LEVEL))
         lap("tail")
     order = np.argsort(np.concatenate([b.account for b in blocks]))
     var, es = (np.concatenate([f[i] for f in found])[order] for i in range(2))

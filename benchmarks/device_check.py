@@ -17,8 +17,8 @@ from _e1 import FULL, LEVEL, QUICK, e1_book, run_e1
 from common import Figures, benchmark, paired
 
 import pmvar
-from pmvar.risk.accounts import account_blocks, block_loss, tail_ids
-from pmvar.risk.tail import tail
+from pmvar.risk.accounts import account_blocks, block_loss
+from pmvar.risk.measure import measure_losses
 from pmvar.types import Precision, Sampling
 from pmvar.valuation.store import TileStore
 
@@ -63,9 +63,7 @@ def results_on(device: Any, book: Book, n_scenarios: int, precision: Precision) 
         losses = [block_loss(block, store) for block in blocks]
     shortfalls = []
     for loss in losses:
-        ids = tail_ids(loss, scenarios.weight, LEVEL)
-        kept = np.take_along_axis(loss, ids, 1).astype(np.float64)
-        shortfalls.append(tail(kept, scenarios.weight[ids], n_scenarios=n_scenarios, level=LEVEL).expected_shortfall)
+        shortfalls.append(measure_losses(loss, scenarios, LEVEL).expected_shortfall)
     order = np.argsort(np.concatenate([block.account for block in blocks]))
     return Results(
         np.concatenate(tiles, axis=1)[:, :n_scenarios], np.concatenate(losses)[order], np.concatenate(shortfalls)[order]

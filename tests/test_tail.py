@@ -4,12 +4,13 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
 from pmvar.errors import NumericsError
-from pmvar.risk.tail import Tail, conditional_mean, largest, n_kept, replicate_deviation, standard_errors, tail
+from pmvar.risk.selection import tail_ids
+from pmvar.risk.tail import Tail, conditional_mean, replicate_deviation, replicate_sums, standard_errors, tail
 
 LEVELS = {
     0.99: Fraction(1, 100),
@@ -103,45 +104,6 @@ def test_one_scenario_is_its_own_tail():
     found = measured(np.array([-3.5]), 0.99)
     assert found.value_at_risk[0] == found.expected_shortfall[0] == -3.5
     assert np.all(np.isfinite(np.concatenate([np.ravel(x) for x in found])))
-
-
-@pytest.mark.parametrize("level", [0.9, 0.975, 0.99])
-@pytest.mark.parametrize("n", [1024, 4096, 10_000, 65_536])
-def test_the_largest_losses_are_enough(n, level):
-    """From the kept scenarios alone come the same numbers as from all of them, for every account at once."""
-    rng = np.random.default_rng(n)
-    loss = np.stack([rng.normal(size=n), rng.standard_t(3, n), np.round(rng.normal(size=n), 1), np.zeros(n)])
-    ids = largest(loss, n_kept(n, level))
-    kept = np.take_along_axis(loss, ids, 1)
-    few = tail(kept, np.ones(ids.shape), n_scenarios=n, level=level)
-    whole = tail(loss, np.ones(loss.shape), n_scenarios=n, level=level)
-    np.testing.assert_array_equal(few.value_at_risk, whole.value_at_risk)
-    np.testing.assert_allclose(few.expected_shortfall, whole.expected_shortfall, rtol=1e-14)
-    np.testing.assert_allclose(few.weight, np.take_along_axis(whole.weight, ids, 1), atol=1e-17)
-    np.testing.assert_allclose(few.spacing, whole.spacing, rtol=1e-12)
-    expected = np.sort(loss, axis=1)[:, ::-1][:, int(round(n * (1 - level), 6))]
-    np.testing.assert_array_equal(few.value_at_risk, expected)
-
-
-@given(st.lists(st.integers(0, 4), min_size=1, max_size=40), st.integers(1, 40))
-def test_of_equal_losses_the_lower_ids_are_kept(losses, keep):
-    assume(keep <= len(losses))
-    ids = largest(np.array([losses], float), keep)[0]
-    expected = sorted(sorted(range(len(losses)), key=lambda i: (-losses[i], i))[:keep])
-    assert ids.tolist() == expected
-
-
-def test_selection_works_in_single_precision_and_with_infinities_of_padding():
-    loss = np.random.default_rng(1).normal(size=(3, 5000)).astype(np.float32)
-    ids = largest(loss, 50)
-    np.testing.assert_array_equal(np.sort(np.take_along_axis(loss, ids, 1)), np.sort(loss)[:, -50:])
-
-
-def test_a_nan_is_never_dropped_in_silence():
-    loss = np.random.default_rng(1).normal(size=(2, 1000))
-    loss[1, 7] = np.nan
-    with pytest.raises(NumericsError, match="not a number"):
-        largest(loss, 20)
 
 
 def test_too_few_scenarios_kept_are_refused():
@@ -265,7 +227,7 @@ def test_standard_errors_are_the_spread_over_repetitions(law, name, level):
     """
     runs, n = 400, 8_192
     loss = law.rvs((runs, n), random_state=np.random.default_rng(12))
-    ids = largest(loss, n_kept(n, level))
+    ids = tail_ids(loss, np.ones(n), level)
     kept = np.take_along_axis(loss, ids, 1)
     found = tail(kept, np.ones(ids.shape), n_scenarios=n, level=level)
     errors = standard_errors(kept, ids, found, level=level, n_scenarios=n, n_replicates=REPLICATES)
@@ -328,7 +290,7 @@ def test_replicates_are_interleaved():
     values = np.where(rng.uniform(size=(2, n)) < 0.1, rng.normal(size=(2, n)), 0.0)
     means = values.reshape(2, n // r, r).mean(1)
     expected = means.std(1, ddof=1) / np.sqrt(r)
-    whole = replicate_deviation(values, np.tile(np.arange(n), (2, 1)), n_scenarios=n, n_replicates=r)
+    whole = replicate_deviation(replicate_sums(values, np.tile(np.arange(n), (2, 1)), r), n)
     np.testing.assert_allclose(whole, expected, rtol=1e-13)
     ids = np.sort(np.stack([rng.permutation(n) for _ in range(2)]), axis=1)
     few = np.stack([np.flatnonzero(v)[:50] for v in values])
@@ -336,7 +298,7 @@ def test_replicates_are_interleaved():
     only = np.zeros_like(values)
     np.put_along_axis(only, few, kept, 1)
     np.testing.assert_allclose(
-        replicate_deviation(kept, few, n_scenarios=n, n_replicates=r),
-        replicate_deviation(only, ids, n_scenarios=n, n_replicates=r),
+        replicate_deviation(replicate_sums(kept, few, r), n),
+        replicate_deviation(replicate_sums(only, ids, r), n),
         rtol=1e-13,
     )

@@ -11,14 +11,9 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy import sparse
 
-from pmvar.errors import NumericsError
 from pmvar.kernels.aggregate import ACCOUNT_BLOCK, ACCOUNT_HEIGHTS, LANES, MOST_LANES, add_positions
-from pmvar.risk.tail import largest, n_kept
 from pmvar.types import PATH_TILE
 from pmvar.valuation.store import STRIP, TileStore
-
-PIECE = 16_000_000
-"""Numbers in one piece of tail P&L [position, account, kept]: 128 MB."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +63,7 @@ def block_loss(block: AccountBlock, store: TileStore) -> Float[np.ndarray, "acco
     height = next(h for h in ACCOUNT_HEIGHTS if h >= n)
     pad = ((0, height - n), (0, 0))
     row = np.pad(store.pnl.row[block.instrument], pad).astype(np.int32)
-    with np.errstate(over="ignore"):  # an infinite quantity makes infinite losses, which `tail_ids` refuses by name
+    with np.errstate(over="ignore"):  # an infinite quantity makes infinite losses, which the selection refuses by name
         quantity = np.pad(block.quantity, pad).astype(store.dtype)
     lanes = [slice(i, i + MOST_LANES) for i in range(0, row.shape[1], MOST_LANES)]
     chunks = [(jnp.asarray(row[:, s]), jnp.asarray(quantity[:, s])) for s in lanes]
@@ -83,46 +78,13 @@ def block_loss(block: AccountBlock, store: TileStore) -> Float[np.ndarray, "acco
     return out.reshape(n, -1)[:, : store.n_scenarios]
 
 
-def tail_ids(
-    loss: Float[np.ndarray, "account scenario"],
-    weight: Float[np.ndarray, " scenario"],
-    level: float,
-    *,
-    names: np.ndarray | None = None,
-) -> Int[np.ndarray, "account kept"]:
-    """Scenarios that hold the tail of each account and the losses just below it.
-
-    Raises NumericsError on a loss that is not finite, naming the first account by `names`, one for each row of `loss`.
-    """
-    n = loss.shape[1]
-    with np.errstate(over="ignore", invalid="ignore"):
-        finite = np.isfinite(loss.sum(axis=1))
-    if not finite.all():
-        who = f"account {names[~finite][0]}" if names is not None else "a position"
-        raise NumericsError(
-            f"the loss of {who} is not finite at the precision of the run; "
-            "reduce its quantities or use --precision float64"
-        )
-    equal = bool(np.all(weight == 1))
-    keep = n_kept(n, level) if equal else min(n, int(0.15 * n) + 1)
-    while True:
-        ids = largest(loss, keep)
-        if equal or keep == n or np.all(weight[ids].sum(axis=1) > 1.4 * n * (1 - level)):
-            return ids
-        keep = min(n, 2 * keep)
-
-
-def tail_pieces(
+def position_losses(
     block: AccountBlock, ids: Int[np.ndarray, "account kept"], store: TileStore
-) -> Iterator[tuple[slice, Float[np.ndarray, "position account kept"]]]:
-    """Loss of each position in the kept scenarios, float64, a few accounts at a time."""
-    step = max(1, PIECE // (block.instrument.shape[1] * ids.shape[1]))
-    for start in range(0, len(block.account), step):
-        part = slice(start, min(start + step, len(block.account)))
-        width = int(block.count[part].max(initial=0))
-        row = store.pnl.row[block.instrument[part]]
-        out = np.empty((width, part.stop - part.start, ids.shape[1]))
-        for p in range(width):
-            out[p] = store.gather(row[:, p, None], ids[part])
-            out[p] *= -block.quantity[part, p, None]
-        yield part, out
+) -> Float[np.ndarray, "position account kept"]:
+    """Loss of each position in the kept scenarios, float64."""
+    row = store.pnl.row[block.instrument]
+    out = np.empty((int(block.count.max(initial=0)), *ids.shape))
+    for p, loss in enumerate(out):
+        loss[:] = store.gather(row[:, p, None], ids)
+        loss *= -block.quantity[:, p, None]
+    return out

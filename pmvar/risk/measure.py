@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
 
-from pmvar.risk.accounts import AccountBlock, block_loss, tail_ids, tail_pieces
+from pmvar.risk.accounts import AccountBlock, block_loss, position_losses
+from pmvar.risk.selection import in_threads, tail_ids
 from pmvar.risk.tail import Tail, conditional_mean, standard_errors, tail
+from pmvar.scenarios.scenario_set import ScenarioSet
 from pmvar.types import Measure
 from pmvar.valuation.store import TileStore
 
 N_WORST = 5
 """Worst scenarios kept of each account."""
+
+
+PIECE = 1 << 17
+"""Tail losses in one piece of work: a megabyte, so that it stays in a core's cache."""
 
 
 @dataclass(frozen=True)
@@ -42,12 +49,12 @@ def measure_block(
     The tail is found at the store's precision and aggregated again in float64, where the ES is the sum of its
     components. Raises NumericsError on a loss that is not finite, naming its account by the portfolio's `names`.
     """
-    weight = store.pnl.scenarios.weight
     own = names[block.account] if names is not None else None
-    ids = tail_ids(block_loss(block, store), weight, level, names=own)
-    pieces = [
-        _measure_piece(block.take(part), ids[part], loss, store, level) for part, loss in tail_pieces(block, ids, store)
-    ]
+    ids = tail_ids(block_loss(block, store), store.pnl.scenarios.weight, level, names=own)
+    each = max(1, ids.shape[1] * int(block.count.max(initial=1)))
+    pieces = in_threads(
+        lambda part: _measure_piece(block.take(part), ids[part], store, level), len(ids), max(1, PIECE // each)
+    )
 
     def joined(name: str) -> np.ndarray:
         return np.concatenate([getattr(p, name) for p in pieces])
@@ -64,21 +71,19 @@ def measure_block(
 
 
 def _measure_piece(
-    block: AccountBlock,
-    ids: Int[np.ndarray, "account kept"],
-    position_loss: Float[np.ndarray, "position account kept"],
-    store: TileStore,
-    level: float,
+    block: AccountBlock, ids: Int[np.ndarray, "account kept"], store: TileStore, level: float
 ) -> BlockMeasure:
     scenarios = store.pnl.scenarios
     spread = {"level": level, "n_scenarios": scenarios.n_scenarios, "n_replicates": scenarios.n_replicates}
+    position_loss = position_losses(block, ids, store)
     loss = np.zeros(ids.shape)
     for part in position_loss:
         loss += part
     found = tail(loss, scenarios.weight[ids], n_scenarios=scenarios.n_scenarios, level=level)
     component, error = np.zeros(block.quantity.shape), np.zeros(block.quantity.shape)
-    for p, part in enumerate(position_loss):
-        component[:, p], error[:, p] = conditional_mean(part, ids, found, **spread)
+    some = slice(len(position_loss))
+    mean, deviation = conditional_mean(position_loss, ids, found, **spread)
+    component[:, some], error[:, some] = mean.T, deviation.T
     # The sum over positions, in their order, is the published ES: the identity is exact, not to rounding.
     found = found._replace(expected_shortfall=component.cumsum(axis=1)[:, -1])
     order = np.argsort(-loss, axis=1, kind="stable")[:, :N_WORST]
@@ -95,6 +100,33 @@ def _measure_piece(
     )
 
 
+class Measured(NamedTuple):
+    """Measures of rows of losses, and their standard errors."""
+
+    value_at_risk: Float[np.ndarray, " row"]
+    expected_shortfall: Float[np.ndarray, " row"]
+    var_error: Float[np.ndarray, " row"]
+    es_error: Float[np.ndarray, " row"]
+
+
+def measure_losses(
+    loss: Float[np.ndarray, "row scenario"], scenarios: ScenarioSet, level: float, *, names: np.ndarray | None = None
+) -> Measured:
+    """Value-at-risk and expected shortfall of each row of losses as they are, at their own precision."""
+    ids, n = tail_ids(loss, scenarios.weight, level, names=names), scenarios.n_scenarios
+
+    def measure(rows: slice) -> Measured:
+        some = ids[rows]
+        kept = np.take_along_axis(loss[rows], some, 1).astype(np.float64)
+        found = tail(kept, scenarios.weight[some], n_scenarios=n, level=level)
+        replicates = scenarios.n_replicates
+        errors = standard_errors(kept, some, found, level=level, n_scenarios=n, n_replicates=replicates)
+        return Measured(found.value_at_risk, found.expected_shortfall, *errors)
+
+    parts = in_threads(measure, len(loss), max(1, PIECE // max(1, ids.shape[1])))
+    return Measured(*(np.concatenate(part) for part in zip(*parts, strict=True)))
+
+
 def isolated_measure(
     store: TileStore,
     instruments: Int[np.ndarray, " instrument"],
@@ -104,16 +136,13 @@ def isolated_measure(
     rows_at_once: int = 256,
 ) -> tuple[Float[np.ndarray, " instrument"], Float[np.ndarray, " instrument"]]:
     """Tail measure of one contract long, and of one short, of each instrument alone; never below zero."""
-    n, weight = store.n_scenarios, store.pnl.scenarios.weight
     sides = []
     for sign in (-1.0, 1.0):
         out = np.zeros(len(instruments))
         for start in range(0, len(instruments), rows_at_once):
             part = slice(start, start + rows_at_once)
             loss = sign * store.rows(store.pnl.row[instruments[part]])
-            ids = tail_ids(loss, weight, level)
-            kept = np.take_along_axis(loss, ids, 1).astype(np.float64)
-            found = tail(kept, weight[ids], n_scenarios=n, level=level)
+            found = measure_losses(loss, store.pnl.scenarios, level)
             out[part] = found.expected_shortfall if measure is Measure.EXPECTED_SHORTFALL else found.value_at_risk
         sides.append(np.maximum(out, 0.0))
     return sides[0], sides[1]
