@@ -84,7 +84,6 @@ def position_losses(
     """Loss of each position in the kept scenarios, float64."""
     row = store.pnl.row[block.instrument]
     out = np.empty((int(block.count.max(initial=0)), *ids.shape))
-    for p, loss in enumerate(out):
-        loss[:] = store.gather(row[:, p, None], ids)
-        loss *= -block.quantity[:, p, None]
+    for p in range(len(out)):
+        np.multiply(store.gather(row[:, p, None], ids), -block.quantity[:, p, None], out=out[p])
     return out

@@ -10,17 +10,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float
-from scipy import sparse
+from jaxtyping import Array, Float
 
 from pmvar.instruments import Instruments
 from pmvar.kernels.european import Bump
 from pmvar.market.snapshot import MarketSnapshot
 from pmvar.risk.measure import BlockMeasure
 from pmvar.risk.model_gradient import ModelAccumulator, ModelGradient, shock_slots
-from pmvar.risk.pairs import Pairs, Slot, add_slopes, pairs_in
+from pmvar.risk.pairs import Slot, TailPairs
+from pmvar.scenarios.slopes import ParameterSlopes
 from pmvar.types import FactorKind, Greek, Kind, Measure, Settlement, factor_name
-from pmvar.valuation.exposure import Exposure, exposure
+from pmvar.valuation.exposure import exposure
 from pmvar.valuation.reprice import ProfitAndLoss
 
 
@@ -91,11 +91,8 @@ def gradients(
 ) -> list[BlockGradient]:
     """Shares and gradients of every block, pricing each tile once. `measure` picks ES or VaR (kernel estimate)."""
     work = [_Accumulator(pnl, m, factors, measure) for m in measured]
-    alone = {kind: pnl.buffer() for kind in FactorKind}
-    slopes = [pnl.buffer() for _ in Bump._fields]
     for index in range(pnl.scenarios.n_tiles):
-        pnl.attribution(index, into=alone)
-        pnl.sensitivity(index, into=slopes)
+        alone, slopes = pnl.attribution(index), pnl.sensitivity(index)
         for accumulator in work:
             accumulator.add(index, alone, slopes)
         advance()
@@ -115,14 +112,14 @@ def model_gradients(
     paths = pnl.scenarios.paths
     if paths is None:
         return []
+    slopes = ParameterSlopes(paths)
     times, slots = shock_slots(instruments, pnl.market, pnl.plan.layout)
-    work = [ModelAccumulator(pnl.row, m, pnl.scenarios, times, slots, measure, level) for m in measured]
-    slopes = [pnl.buffer() for _ in Exposure._fields]
+    work = [ModelAccumulator(pnl.row, m, pnl.scenarios, slopes, times, slots, measure, level) for m in measured]
     for index in range(pnl.scenarios.n_tiles):
-        exposure(pnl, index, into=slopes)
-        normals = paths.normals(index)
+        exposed, normals = exposure(pnl, index), paths.normals(index)
+        of_paths = slopes.of_tile(index, normals, times)
         for accumulator in work:
-            accumulator.add(index, normals, slopes)
+            accumulator.add(index, normals, of_paths, exposed)
         advance()
     return [accumulator.result() for accumulator in work]
 
@@ -134,57 +131,51 @@ class _Accumulator:
         self.pnl, self.measured, self.factors = pnl, measured, factors
         block, scenarios = measured.block, pnl.scenarios
         n, self.n_replicates = len(block.account), scenarios.n_replicates
-        self.row = pnl.row[block.instrument]
+        self.pairs = TailPairs(measured, pnl.row, factors.slots, len(factors.names))
         self.alone = {kind: np.zeros(block.quantity.shape) for kind in FactorKind}
-        is_es = measure is Measure.EXPECTED_SHORTFALL
-        self.weight = measured.tail.weight if is_es else measured.tail.at_var
+        self.is_es = measure is Measure.EXPECTED_SHORTFALL
+        tail = measured.tail
         # What the error is the spread of: the estimator's influence, per unit of the derivative.
-        self.influence = measured.tail.in_tail / scenarios.n_scenarios if is_es else measured.tail.at_var
-        self.is_es = is_es
-        self.mean = np.zeros((n, len(factors.names)))
-        self.at_var = np.zeros((n, len(factors.names)))
-        self.by_replicate = np.zeros((n * self.n_replicates, len(factors.names)))
-        self.mass = np.zeros(n * self.n_replicates)
+        influence = tail.in_tail / scenarios.n_scenarios if self.is_es else tail.at_var
+        self.weights = (tail.weight if self.is_es else tail.at_var, tail.at_var, influence)
+        # Each account has a row for the mean, one for that given L = VaR, and one for each replicate.
+        self.rows = 2 + self.n_replicates
+        self.total = np.zeros((n * self.rows, self.pairs.factor.shape[1]))
+        self.mass = np.zeros(n * self.rows)
 
-    def add(self, index: int, alone: dict[FactorKind, np.ndarray], slopes: list[np.ndarray]) -> None:
+    def add(self, index: int, alone: dict[FactorKind, Array], slopes: tuple[Array, ...]) -> None:
         """Add the kept scenarios that lie in tile `index`."""
-        measured, n = self.measured, len(self.measured.block.account)
-        pairs: Pairs = pairs_in(measured, self.row, index)
-        if not len(pairs.path):
-            return
-        tail_weight = measured.tail.weight[pairs.where]
-        derivative = np.zeros((len(pairs.path), len(self.factors.names)))
-        for position in pairs.positions():
-            who, weight = pairs.account[position.some], tail_weight[position.some]
-            for kind, tile in alone.items():
-                loss = weight * position.loss_per_pnl * tile.take(position.place)
-                self.alone[kind][:, position.number] += np.bincount(who, loss, minlength=n)
-            add_slopes(derivative, position, self.factors.slots, slopes)
-
-        pair = np.arange(len(pairs.path))
-
-        def summed(weights: np.ndarray, group: np.ndarray, size: int) -> np.ndarray:
-            return sparse.csr_array((weights, (group, pair)), shape=(size, len(pair))) @ derivative
-
-        self.mean += summed(self.weight[pairs.where], pairs.account, n)
-        self.at_var += summed(measured.tail.at_var[pairs.where], pairs.account, n)
-        replicate = pairs.account * self.n_replicates + pairs.path % self.n_replicates
-        influence = self.influence[pairs.where]
-        self.by_replicate += summed(influence, replicate, n * self.n_replicates)
-        self.mass += np.bincount(replicate, influence, minlength=n * self.n_replicates)
+        pairs = self.pairs.of_tile(index)
+        n, some = len(self.measured.block.account), slice(self.pairs.width)
+        share = pairs.sums(pairs.account, self.measured.tail.weight[pairs.where], n)
+        for kind, tile in alone.items():
+            self.alone[kind][:, some] += share @ self.pairs.values(pairs, tile)
+        own = pairs.account * self.rows
+        group = np.concatenate([own, own + 1, own + 2 + pairs.path % self.n_replicates])
+        sums = pairs.sums(group, np.concatenate([w[pairs.where] for w in self.weights]), len(self.mass))
+        self.total += sums @ self.pairs.derivative(pairs, slopes)
+        self.mass += sums @ np.ones(len(pairs.path))
 
     def result(self, level: float) -> BlockGradient:
         """The block's shares, gradient and errors."""
         full, block = self.measured.component, self.measured.block
-        time = -block.quantity * self.pnl.standing[self.row]
-        spot, vol = self.alone[FactorKind.SPOT], self.alone[FactorKind.VOL]
-        shape = (len(block.account), self.n_replicates, -1)
-        centred = self.by_replicate.reshape(shape) - self.mass.reshape(shape) * self.at_var[:, None, :]
-        error = np.std(centred * self.n_replicates, axis=1, ddof=1) / np.sqrt(self.n_replicates)
+        time = -block.quantity * self.pnl.standing[self.pnl.row[block.instrument]]
+        alone = {kind: -block.quantity * total for kind, total in self.alone.items()}
+        spot, vol = alone[FactorKind.SPOT], alone[FactorKind.VOL]
+        total = self.total.reshape(len(block.account), self.rows, -1)
+        mass = self.mass.reshape(len(block.account), self.rows, 1)
+        centred = (total[:, 2:] - mass[:, 2:] * total[:, 1:2]) * self.n_replicates
+        error = np.std(centred, axis=1, ddof=1) / np.sqrt(self.n_replicates)
         return BlockGradient(
             spot=((spot - time) + (full - vol)) / 2,
             vol=((vol - time) + (full - spot)) / 2,
             time=time,
-            gradient=self.mean,
-            error=error / (1 - level) if self.is_es else error,
+            gradient=self._by_factor(total[:, 0]),
+            error=self._by_factor(error / (1 - level) if self.is_es else error),
         )
+
+    def _by_factor(self, found: Float[np.ndarray, "account column"]) -> Float[np.ndarray, "account factor"]:
+        out = np.zeros((len(found), len(self.factors.names)))
+        account, column = self.pairs.columns
+        out[account, self.pairs.factor[account, column]] = found[account, column]
+        return out

@@ -11,7 +11,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, Key, PyTree, UInt32
+from jaxtyping import Array, Bool, Float, Int, Key, UInt32
 
 from pmvar.kernels.random import Stream, run_key, stream, uniforms
 from pmvar.models.base import RiskFactorModel
@@ -26,9 +26,6 @@ REFERENCE_SEED = 0x9E3779B9
 REFERENCE_TILES = 16
 """The drift of a model whose law has no closed form comes from this many tiles of Sobol' points of their own, so that
 no path of a run depends on how many others there are."""
-
-SLOPE_PATHS = 4096
-"""Reference paths behind the derivatives of the drift by the model's parameters, a small part of any gradient."""
 
 
 class Moment(NamedTuple):
@@ -105,28 +102,16 @@ class Paths:
         return out
 
     @property
-    def _reference_draw(self) -> Draw:
+    def reference_draw(self) -> Draw:
+        """A fixed Sobol' sample of the law, the same in every run."""
         return self.draw._replace(sampling=Sampling.SOBOL, parameters=SamplingParameters(), key=run_key(REFERENCE_SEED))
 
     def _reference(self, time: float) -> NormalMixture:
         """The marginal law as a fixed sample."""
         starts = range(0, REFERENCE_TILES * PATH_TILE, PATH_TILE)
-        parts = [_x(self.law, self._reference_draw, jnp.uint32(i), self.moment(time))[0] for i in starts]
+        parts = [_x(self.law, self.reference_draw, jnp.uint32(i), self.moment(time))[0] for i in starts]
         x = np.concatenate(parts).T
         return NormalMixture(x, np.zeros_like(x), np.full_like(x, 1 / x.shape[1]))
-
-    def _shift_slope(self, time: float) -> PyTree:
-        """∂c/∂θ at `time`."""
-        if time not in self._slopes:
-            self._slopes[time] = _shift_slope(
-                self.law, self._reference_draw, self.price_map, jnp.asarray(self.is_price),
-                jnp.asarray(self.shift(time)), self.moment(time),
-            )  # fmt: skip
-        return self._slopes[time]
-
-    @cached_property
-    def _slopes(self) -> dict[float, PyTree]:
-        return {}
 
     def counts(self, normals: Float[Array, "scenario step dimension"]) -> Float[Array, "scenario source"]:
         """Jumps of each Poisson source on paths made of `normals`."""
@@ -136,44 +121,14 @@ class Paths:
         """What the paths of a tile are made of."""
         return _normals(self.law, self.draw, jnp.uint32(index * PATH_TILE))
 
-    def parameter_gradient(
-        self,
-        index: int,
-        normals: Float[Array, "scenario step dimension"],
-        column: Int[np.ndarray, "group path"],
-        adjoint: Float[np.ndarray, "moment group path factor"],
-        times: tuple[float, ...],
-    ) -> PyTree:
-        """Derivatives of Σ adjoint·shock by every array of the model, each with `group` as its leading axis.
 
-        Paths are columns of tile `index`, whose `normals` are given.
-
-        `adjoint[m]` belongs to the log changes at `times[m]`. The drift moves with the parameters (implicit function
-        theorem on the reference sample), except with the loading, which no marginal law depends on.
-        """
-        total = None
-        for time, part in zip(times, adjoint, strict=True):
-            here = self.moment(time)
-            shift = jnp.asarray(self.shift(time))
-            found, by_shift = _adjoint(
-                self.law, self.draw, self.price_map, jnp.asarray(self.is_price), jnp.uint32(index * PATH_TILE),
-                normals, jnp.asarray(column, jnp.int32), jnp.asarray(part), shift, here,
-            )  # fmt: skip
-            if self.growth is not None:
-                found = jax.tree.map(
-                    lambda g, s, b=by_shift: g + jnp.tensordot(b, s, axes=1), found, self._shift_slope(time)
-                )
-            total = found if total is None else jax.tree.map(jnp.add, total, found)
-        return total
-
-
-def _mapped(
+def mapped(
     price_map: PriceMap, is_price: Bool[Array, " factor"], x: Float[Array, " factor"], shift: Float[Array, " factor"]
 ) -> Float[Array, " factor"]:
     return jnp.where(is_price, log_price_ratio(price_map, x + shift), x)
 
 
-def _one_x(
+def one_x(
     law: RiskFactorModel,
     draw: Draw,
     normal: Float[Array, "step dimension"],
@@ -204,7 +159,7 @@ def _x(
 
     def one_path(path_id: UInt32[Array, ""]) -> tuple[Float[Array, " factor"], Float[Array, ""]]:
         normal, weight = normals(path_id)
-        return _one_x(law, draw, normal, path_id, moment), weight
+        return one_x(law, draw, normal, path_id, moment), weight
 
     return jax.vmap(one_path)(start + jnp.arange(PATH_TILE, dtype=jnp.uint32))
 
@@ -220,7 +175,7 @@ def _tile(
     moment: Moment | None,
 ) -> tuple[Float[Array, "scenario factor"], Float[Array, " scenario"]]:
     x, weight = _x(law, draw, start, moment)
-    return jax.vmap(lambda one: _mapped(price_map, is_price, one, shift))(x), weight
+    return jax.vmap(lambda one: mapped(price_map, is_price, one, shift))(x), weight
 
 
 @eqx.filter_jit
@@ -234,66 +189,3 @@ def _counts(
 def _normals(law: RiskFactorModel, draw: Draw, start: UInt32[Array, ""]) -> Float[Array, "scenario step dimension"]:
     normals = draws(law, draw.n_steps, draw.key, draw.sampling, draw.parameters)
     return jax.vmap(lambda i: normals(i)[0])(start + jnp.arange(PATH_TILE, dtype=jnp.uint32))
-
-
-@eqx.filter_jit
-def _adjoint(
-    law: RiskFactorModel,
-    draw: Draw,
-    price_map: PriceMap,
-    is_price: Bool[Array, " factor"],
-    start: UInt32[Array, ""],
-    normals: Float[Array, "scenario step dimension"],
-    column: Int[Array, "group path"],
-    adjoint: Float[Array, "group path factor"],
-    shift: Float[Array, " factor"],
-    moment: Moment | None,
-) -> tuple[PyTree, Float[Array, "group factor"]]:
-    """Derivatives of Σ adjoint·shock by the model's arrays, the shift held, and by the shift."""
-    arrays, rest = eqx.partition(law, eqx.is_inexact_array)
-
-    def total(arrays: PyTree, shift: Array, columns: Array, adjoint: Array) -> Array:
-        model = eqx.combine(arrays, rest)
-
-        def one(column: Array, adjoint: Array) -> Array:
-            x = _one_x(model, draw, normals[column], start + column.astype(jnp.uint32), moment)
-            return jnp.sum(adjoint * _mapped(price_map, is_price, x, shift))
-
-        return jnp.sum(jax.vmap(one)(columns, adjoint))
-
-    return jax.vmap(jax.grad(total, argnums=(0, 1)), in_axes=(None, None, 0, 0))(arrays, shift, column, adjoint)
-
-
-@eqx.filter_jit
-def _shift_slope(
-    law: RiskFactorModel,
-    draw: Draw,
-    price_map: PriceMap,
-    is_price: Bool[Array, " factor"],
-    shift: Float[Array, " factor"],
-    moment: Moment | None,
-) -> PyTree:
-    """∂c_f/∂θ for every array θ of the model, `factor` leading: −E[∂g(x + c)/∂θ]/E[∂g/∂c]; 0 by the loading."""
-    normals = draws(law, draw.n_steps, draw.key, draw.sampling, draw.parameters)
-    arrays, rest = eqx.partition(law, eqx.is_inexact_array)
-    ids = jnp.arange(SLOPE_PATHS, dtype=jnp.uint32)
-
-    def mean_price(arrays: PyTree, shift: Array) -> Float[Array, " factor"]:
-        model = eqx.combine(arrays, rest)
-
-        def one(path_id: Array) -> Array:
-            x = _one_x(model, draw, normals(path_id)[0], path_id, moment)
-            return jnp.where(is_price, jnp.exp(_mapped(price_map, is_price, x, shift)), 0.0)
-
-        return jnp.mean(jax.vmap(one)(ids), axis=0)
-
-    by_law = jax.jacrev(mean_price)(arrays, shift)
-    per_shift = jnp.diagonal(jax.jacfwd(mean_price, argnums=1)(arrays, shift))
-    scale = jnp.where(is_price, -1 / jnp.where(is_price, per_shift, 1.0), 0.0)
-    slope = jax.tree.map(lambda d: d * scale.reshape(-1, *[1] * (d.ndim - 1)), by_law)
-
-    def kept(path: tuple, leaf: Array) -> Array:
-        is_loading = leaf.ndim == 3 and jax.tree_util.keystr(path[-1:]) == ".loading"
-        return jnp.zeros_like(leaf) if is_loading else leaf
-
-    return jax.tree_util.tree_map_with_path(kept, slope)

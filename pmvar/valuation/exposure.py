@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float
 
 from pmvar.valuation.blocks import Block, no_bump
-from pmvar.valuation.reprice import ProfitAndLoss, parts
+from pmvar.valuation.reprice import ProfitAndLoss
 from pmvar.valuation.world import World
 
 
 class Exposure(NamedTuple):
     """Each [instrument, scenario], base currency per unit."""
 
-    log_forward: Float[Array, "instrument scenario"]
+    log_forward: Float[Array, "*rows scenario"]
     """Of the log price of the instrument's underlying, its forward and smile moving with it."""
-    log_vol: Float[Array, "instrument scenario"]
+    log_vol: Float[Array, "*rows scenario"]
     """Of the log vol before its cap."""
-    log_base: Float[Array, "instrument scenario"]
+    log_base: Float[Array, "*rows scenario"]
     """Of the log base price of the settlement currency."""
 
 
@@ -46,9 +44,8 @@ def block_exposure(block: Block, world: World, vol_cap: float) -> Exposure:
     return Exposure(*(along(i) for i in range(3)))
 
 
-def exposure(pnl: ProfitAndLoss, index: int, *, into: Sequence[Float[np.ndarray, "row scenario"]]) -> None:
-    """The exposures of tile `index`, one buffer for each field of `Exposure`."""
+def exposure(pnl: ProfitAndLoss, index: int) -> Exposure:
+    """The exposures of all instruments in tile `index`."""
     world, vol_cap = pnl.plan.layout.world(index), pnl.scenarios.vol_cap
-    for part, (_, block) in zip(zip(*(parts(out) for out in into), strict=True), pnl.plan.blocks, strict=True):
-        for out, derivative in zip(part, block_exposure(block, world, vol_cap), strict=True):
-            out[:] = derivative
+    found = [block_exposure(block, world, vol_cap) for _, block in pnl.plan.blocks]
+    return Exposure(*(pnl.stacked(parts) for parts in zip(*found, strict=True)))

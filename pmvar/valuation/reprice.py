@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from pmvar.errors import NumericsError
+from pmvar.kernels.european import Bump
 from pmvar.market.snapshot import MarketSnapshot
 from pmvar.portfolio import Portfolio
 from pmvar.scenarios.scenario_set import ScenarioSet
@@ -69,36 +70,27 @@ class ProfitAndLoss:
     def __iter__(self) -> Iterator[Float[Array, "row scenario"]]:
         return (self.tile(i) for i in range(self.scenarios.n_tiles))
 
-    def buffer(self) -> Float[np.ndarray, "row scenario"]:
-        """Host memory for one tile, zeros; to be filled again and again, since fresh pages cost more than prices."""
-        return np.zeros((self.n_rows, PATH_TILE), str(self.precision))
-
-    def attribution(self, index: int, *, into: Mapping[FactorKind, Float[np.ndarray, "row scenario"]]) -> None:
-        """P&L of a tile with only the prices moving, and with only the vols moving, into the given buffers."""
-        for kind, out in into.items():
-            world = self.plan.layout.world(index, moving=frozenset({kind}))
-            for part, (_, block) in zip(parts(out), self.plan.blocks, strict=True):
-                part[:] = block_pnl(block, world)
+    def attribution(self, index: int) -> dict[FactorKind, Float[Array, "row scenario"]]:
+        """P&L of a tile with only the prices moving, and with only the vols moving."""
+        return {kind: self._tile(self.plan.layout.world(index, moving=frozenset({kind}))) for kind in FactorKind}
 
     @cached_property
     def standing(self) -> Float[np.ndarray, " row"]:
         """P&L of the passage of time alone, float64."""
         return np.asarray(self._tile(self.plan.layout.world(0, moving=frozenset()))[:, 0], dtype=np.float64)
 
-    def sensitivity(self, index: int, *, into: Sequence[Float[np.ndarray, "row scenario"]]) -> None:
-        """Derivatives of a tile by each field of `Bump`, displacements of today's market, into the given buffers."""
+    def sensitivity(self, index: int) -> Bump:
+        """Derivatives of a tile by each field of `Bump`, displacements of today's market."""
         world = self.plan.layout.world(index)
-        split = zip(*(parts(out) for out in into), strict=True)
-        for part, (_, block) in zip(split, self.plan.blocks, strict=True):
-            for out, derivative in zip(part, block_sensitivity(block, world), strict=True):
-                out[:] = derivative
+        found = [block_sensitivity(block, world) for _, block in self.plan.blocks]
+        return Bump(*(self.stacked(parts) for parts in zip(*found, strict=True)))
 
-    @property
-    def _zeros(self) -> Float[Array, "one scenario"]:
-        return jnp.zeros((1, PATH_TILE), str(self.precision))
+    def stacked(self, parts: Sequence[Float[Array, "instrument scenario"]]) -> Float[Array, "row scenario"]:
+        """A tile from what each block says, zeros for what cannot be valued."""
+        return _stack(tuple(parts), jnp.zeros((1, PATH_TILE), str(self.precision)))
 
     def _tile(self, world: World) -> Float[Array, "row scenario"]:
-        return _stack(tuple(block_pnl(block, world) for _, block in self.plan.blocks), self._zeros)
+        return self.stacked([block_pnl(block, world) for _, block in self.plan.blocks])
 
     def _checked(self, tile: Float[Array, "row scenario"], index: int) -> Float[Array, "row scenario"]:
         """Refuse a tile with a NaN or an infinity: `top_k` and comparisons would drop it in silence."""
@@ -111,11 +103,6 @@ class ProfitAndLoss:
                 "check the terms and vols, the volatilities of model.json, or use --precision float64"
             )
         return tile
-
-
-def parts(out: Float[np.ndarray, "row scenario"]) -> list[Float[np.ndarray, "instrument scenario"]]:
-    """The rows of each block; the last row of a tile belongs to none."""
-    return [out[start : start + BLOCK] for start in range(0, len(out) - 1, BLOCK)]
 
 
 @jax.jit
