@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from pmvar.risk.accounts import AccountBlock, block_loss, position_losses
-from pmvar.risk.selection import in_threads, tail_ids
+from pmvar.risk.quantiles import ROWS, Measured, measure_rows
+from pmvar.risk.selection import in_threads, refuse_not_finite, tail_ids
 from pmvar.risk.tail import Tail, conditional_mean, standard_errors, tail
 from pmvar.scenarios.scenario_set import ScenarioSet
 from pmvar.types import Measure
@@ -100,30 +100,16 @@ def _measure_piece(
     )
 
 
-class Measured(NamedTuple):
-    """Measures of rows of losses, and their standard errors."""
-
-    value_at_risk: Float[np.ndarray, " row"]
-    expected_shortfall: Float[np.ndarray, " row"]
-    var_error: Float[np.ndarray, " row"]
-    es_error: Float[np.ndarray, " row"]
-
-
 def measure_losses(
     loss: Float[np.ndarray, "row scenario"], scenarios: ScenarioSet, level: float, *, names: np.ndarray | None = None
 ) -> Measured:
     """Value-at-risk and expected shortfall of each row of losses as they are, at their own precision."""
-    ids, n = tail_ids(loss, scenarios.weight, level, names=names), scenarios.n_scenarios
 
     def measure(rows: slice) -> Measured:
-        some = ids[rows]
-        kept = np.take_along_axis(loss[rows], some, 1).astype(np.float64)
-        found = tail(kept, scenarios.weight[some], n_scenarios=n, level=level)
-        replicates = scenarios.n_replicates
-        errors = standard_errors(kept, some, found, level=level, n_scenarios=n, n_replicates=replicates)
-        return Measured(found.value_at_risk, found.expected_shortfall, *errors)
+        refuse_not_finite(loss[rows], names[rows] if names is not None else None)
+        return measure_rows(loss[rows], scenarios.weight, level=level, n_replicates=scenarios.n_replicates)
 
-    parts = in_threads(measure, len(loss), max(1, PIECE // max(1, ids.shape[1])))
+    parts = in_threads(measure, len(loss), ROWS)
     return Measured(*(np.concatenate(part) for part in zip(*parts, strict=True)))
 
 
