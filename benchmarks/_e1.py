@@ -9,7 +9,7 @@ import numpy as np
 from _books import Book, make_book
 
 import pmvar
-from pmvar.risk.accounts import account_blocks, block_loss
+from pmvar.risk.accounts import account_blocks, loss_strips
 from pmvar.risk.measure import Measured, measure_losses
 from pmvar.types import Precision, Sampling
 from pmvar.valuation.store import TileStore
@@ -67,7 +67,7 @@ def run_e1(
     found: list[Measured] = []
     blocks = list(account_blocks(book.portfolio.quantity, np.arange(book.portfolio.n_accounts)))
     for block in blocks:
-        loss = block_loss(block, store)
+        loss = loss_strips(block, store)
         lap("aggregate")
         found.append(measure_losses(loss, scenarios, LEVEL))
         lap("tail")

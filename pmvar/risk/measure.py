@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
-from pmvar.risk.accounts import AccountBlock, block_loss, position_losses
+from pmvar.risk.accounts import AccountBlock, LossStrips, block_loss, position_losses
 from pmvar.risk.quantiles import ROWS, Measured, measure_rows
 from pmvar.risk.selection import in_threads, refuse_not_finite, tail_ids
 from pmvar.risk.tail import Tail, conditional_mean, standard_errors, tail
@@ -101,13 +101,21 @@ def _measure_piece(
 
 
 def measure_losses(
-    loss: Float[np.ndarray, "row scenario"], scenarios: ScenarioSet, level: float, *, names: np.ndarray | None = None
+    loss: Float[np.ndarray, "row scenario"] | LossStrips,
+    scenarios: ScenarioSet,
+    level: float,
+    *,
+    names: np.ndarray | None = None,
 ) -> Measured:
-    """Value-at-risk and expected shortfall of each row of losses as they are, at their own precision."""
+    """Value-at-risk, expected shortfall and their errors of each row of losses as they are, at their own precision.
+
+    Raises NumericsError on a loss that is not finite, naming the row by `names`.
+    """
 
     def measure(rows: slice) -> Measured:
-        refuse_not_finite(loss[rows], names[rows] if names is not None else None)
-        return measure_rows(loss[rows], scenarios.weight, level=level, n_replicates=scenarios.n_replicates)
+        own = loss[rows]
+        refuse_not_finite(own, names[rows] if names is not None else None)
+        return measure_rows(own, scenarios.weight, level=level, n_replicates=scenarios.n_replicates)
 
     parts = in_threads(measure, len(loss), ROWS)
     return Measured(*(np.concatenate(part) for part in zip(*parts, strict=True)))

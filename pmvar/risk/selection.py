@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from pmvar.errors import NumericsError
+from pmvar.risk.accounts import LossStrips
 from pmvar.risk.tail import BAND
 
 T = TypeVar("T")
@@ -33,7 +34,7 @@ def in_threads(work: Callable[[slice], T], n: int, size: int) -> list[T]:
 
 
 def tail_ids(
-    loss: Float[np.ndarray, "account scenario"],
+    loss: Float[np.ndarray, "account scenario"] | LossStrips,
     weight: Float[np.ndarray, " scenario"],
     level: float,
     *,
@@ -48,8 +49,9 @@ def tail_ids(
     need = (1 + BAND) * loss.shape[1] * (1 - level)
 
     def select(rows: slice) -> _Selected:
-        refuse_not_finite(loss[rows], names[rows] if names is not None else None)
-        return _select(loss[rows], weight, need)
+        own = loss[rows]
+        refuse_not_finite(own, names[rows] if names is not None else None)
+        return _select(own, weight, need)
 
     found = in_threads(select, len(loss), ROWS)
     width = max((f.needed for f in found), default=0)

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Int
 from pmvar.types import PATH_TILE
 from pmvar.valuation.reprice import ProfitAndLoss
 
-STRIP = 128
+STRIP = 64
 """Scenarios that stand together: a strip of a thousand instruments fits a core's cache while accounts are summed."""
 
 _ALIGNMENT = 64
