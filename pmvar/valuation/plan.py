@@ -231,7 +231,7 @@ def _options(context: Context, columns: Int[np.ndarray, " option"]) -> Options:
         for expiry in np.unique(table.expiry[members]).tolist():
             own = members[table.expiry[members] == expiry]
             at = points.copy()
-            at[3:] -= layout.carry(Slice(underlying, expiry))
+            at[3:] -= layout.carry[layout.slice_row[Slice(underlying, expiry)]]
             k = np.log(table.strike[own] / context.forward[own])
             vol = market.vols[underlying].vol(k[:, None] - at, expiry)
             found.vol_today[own], found.vol_at_node[own] = vol[:, 0], vol[:, 3:]

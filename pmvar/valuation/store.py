@@ -31,7 +31,7 @@ class TileStore:
         self.pnl = pnl
         self._tiles = _aligned(shape, dtype) if size <= memory_bytes / 2 else _scratch(shape, dtype)
         for i, tile in enumerate(pnl):
-            self._tiles[i] = np.asarray(tile).reshape(pnl.n_rows, -1, STRIP).transpose(1, 0, 2)
+            self._tiles[i] = np.asarray(_in_strips(tile))
             advance()
 
     @property
@@ -72,6 +72,11 @@ class TileStore:
     @property
     def _strips(self) -> Float[np.ndarray, "strip row path"]:
         return self._tiles.reshape(-1, *self._tiles.shape[2:])
+
+
+@jax.jit
+def _in_strips(tile: Float[Array, "row scenario"]) -> Float[Array, "strip row path"]:
+    return tile.reshape(tile.shape[0], -1, STRIP).transpose(1, 0, 2)
 
 
 def _aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
