@@ -1,8 +1,8 @@
 """From a book to margins: E1 stage by stage, against the naive JAX pipeline; and `pmvar run` at three sizes.
 
-E1: 1,000 options × 10,000 scenarios → 10,000 accounts × 20 positions → 99% VaR and ES of each and their standard errors,
-float32; E1 full: on 16,384 weighted Sobol' paths. The clock starts with the book in memory and stops with the measures;
-kernels are compiled, which the first call shows.
+E1: 1,000 options × 10,000 scenarios → 10,000 accounts × 20 positions → 99% VaR and ES of each and their standard
+errors, float32; E1 full: on 16,384 weighted Sobol' paths. The clock starts with the book in memory and stops with the
+measures; kernels are compiled, which the first call shows.
 `pmvar run` is the command as a user has it, compilation, reading and the report included, on the synthetic demo book.
 """
 

@@ -17,7 +17,7 @@ from pmvar.io.synthetic import synthetic_book
 from pmvar.kernels.aggregate import ACCOUNT_HEIGHTS, LANES
 from pmvar.portfolio import Portfolio
 from pmvar.report.margin_report import MarginReport
-from pmvar.risk.accounts import account_blocks, block_loss
+from pmvar.risk.accounts import account_blocks, block_loss, loss_strips
 from pmvar.risk.result import TABLES
 from pmvar.types import PATH_TILE
 from pmvar.valuation.store import TileStore
@@ -182,6 +182,7 @@ def test_fewer_scenarios_are_a_prefix(rows: tuple[list, list]) -> None:
     np.testing.assert_array_equal(short.rows(row), long.rows(row)[:, :5_000])
     for block in account_blocks(portfolio.quantity, np.arange(portfolio.n_accounts)):
         np.testing.assert_array_equal(block_loss(block, short), block_loss(block, long)[:, :5_000])
+        np.testing.assert_array_equal(loss_strips(block, short)[3:7], block_loss(block, short)[3:7])
 
 
 def test_a_part_tile_counts_its_scenarios_alone(rows: tuple[list, list]) -> None:

@@ -1,5 +1,6 @@
 """Measures from bins are those of `tail`, its plain twin, whatever is tied, heavy, bounded, weighted or in order."""
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -105,8 +106,6 @@ def test_a_loss_that_is_no_number_names_its_account(bad: float, drawn_ones: Scen
 @pytest.fixture
 def drawn_ones() -> ScenarioSet:
     """A thousand scenarios of equal weight; only weights and replicates matter."""
-    import jax.numpy as jnp
-
     nothing = np.zeros(1)
     return ScenarioSet(
         ("A:spot",), 0.0, 1.0, jnp.zeros((1000, 1, 1)), np.ones(1000), REPLICATES, nothing, nothing, np.inf

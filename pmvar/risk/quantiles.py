@@ -46,13 +46,12 @@ def measure_rows(
     n_tail = n * (1 - level)
     kept = _keep(loss, weight, n_tail)
     first, at, last = _places(kept, n_tail)
-    worse = np.flatnonzero(kept.loss > np.repeat(at.loss, kept.count))
-    row, held = kept.row.take(worse), kept.weight.take(worse)
+    worse = np.flatnonzero(kept.loss > np.repeat(at.loss.astype(loss.dtype), kept.count))
+    row, held = kept.bin.take(worse) // BINS, kept.weight.take(worse)
     replicate = row * n_replicates + kept.scenario.take(worse) % n_replicates
     in_tail, excess = (
-        np.bincount(replicate, x, minlength=n_rows * n_replicates)
-        .astype(float)
-        .reshape(n_rows, -1)  # of none: integers
+        # Of nothing at all it makes integers.
+        np.bincount(replicate, x, minlength=n_rows * n_replicates).astype(float).reshape(n_rows, -1)
         for x in (held, held * (kept.loss.take(worse) - at.loss.take(row)))
     )
     spacing = (first.loss - last.loss) * n / (last.through - first.before)
@@ -69,7 +68,6 @@ class _Kept(NamedTuple):
 
     loss: Float[np.ndarray, " kept"]
     weight: Float[np.ndarray, " kept"]
-    row: Int[np.ndarray, " kept"]
     scenario: Int[np.ndarray, " kept"]
     bin: Int[np.ndarray, " kept"]
     """Bins of a row stand together, the worst first."""
@@ -97,17 +95,19 @@ def _keep(loss: np.ndarray, weight: np.ndarray, n_tail: float) -> _Kept:
             break
     if not np.all(mass >= n_tail * (1 - 1e-12)):
         raise NumericsError("the weights of the scenarios do not cover the tail; draw more")
-    found = loss.reshape(-1).take(place).astype(np.float64)
+    found = loss.reshape(-1).take(place)
     with np.errstate(all="ignore"):
-        excess = found - np.repeat(low, count)
+        depth = found - np.repeat(low, count)
         # The excess over a high threshold is about exponential.
-        width = np.add.reduceat(held * excess, start) / mass * (np.log(mass / begin) + 0.5)
-        excess *= np.repeat(BINS / width, count)
+        width = np.add.reduceat(held * depth, start) / mass * (np.log(mass / begin) + 0.5)
+        depth *= np.repeat((BINS / width).astype(loss.dtype), count)
+        np.subtract(BINS, depth, out=depth)
     # A NaN (no width, or one beyond the largest float) goes into the first bin: the order of bins is that of losses.
-    bins = np.fmin(np.fmax(BINS - excess, 0.0), BINS - 1.0).astype(np.int64)
+    np.fmin(np.fmax(depth, 0, out=depth), BINS - 1, out=depth)
+    bins = depth.astype(np.int64)
     bins += np.repeat(rows * BINS, count)
     mass = np.bincount(bins, held, minlength=n_rows * BINS).reshape(n_rows, BINS)
-    return _Kept(found, held, np.repeat(rows, count), scenario, bins, count, mass)
+    return _Kept(found, held, scenario, bins, count, mass)
 
 
 class _Place(NamedTuple):
