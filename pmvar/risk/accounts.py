@@ -8,7 +8,7 @@ from itertools import groupby
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Float, Int
 from scipy import sparse
 
 from pmvar.kernels.aggregate import ACCOUNT_BLOCK, ACCOUNT_HEIGHTS, LANES, MOST_LANES, add_positions
@@ -89,13 +89,12 @@ def loss_strips(block: AccountBlock, store: TileStore) -> LossStrips:
     lanes = [slice(i, i + MOST_LANES) for i in range(0, row.shape[1], MOST_LANES)]
     chunks = [(jnp.asarray(row[:, s]), jnp.asarray(quantity[:, s])) for s in lanes]
 
-    def of_tile(tile: Array) -> Array:
-        loss = None
+    found = []
+    for i in range(store.n_tiles):
+        tile, loss = store.device(i), None
         for columns, amounts in chunks:
             loss = add_positions(loss, tile, columns, amounts)
-        return loss
-
-    found = [of_tile(store.device(i)) for i in range(store.n_tiles)]
+        found.append(loss)
     return LossStrips(tuple(np.asarray(loss) for loss in found), (n, store.n_scenarios))
 
 

@@ -127,7 +127,7 @@ def _places(kept: _Kept, n_tail: float) -> list[_Place]:
     held, starts = kept.mass > 0, np.arange(len(kept.count)) * BINS
     bins = [starts + search(sums, held, n_tail) for search in SEARCHES]
     used = np.unique(bins)
-    group = np.zeros(kept.mass.size, np.int16)
+    group = np.zeros(kept.mass.size, np.int32)
     group[used] = np.arange(1, len(used) + 1)
     group = group.take(kept.bin)
     chosen = np.flatnonzero(group)
