@@ -60,7 +60,7 @@ def results_on(device: Any, book: Book, n_scenarios: int, precision: Precision) 
         tiles = [np.asarray(tile)[pnl.row] for tile in pnl]
         store = TileStore(pnl, memory_bytes=8e9)
         blocks = list(account_blocks(book.portfolio.quantity, np.arange(book.portfolio.n_accounts)))
-        losses = [block_loss(block, store) for block in blocks]
+        losses = [block_loss(block, store)[:] for block in blocks]
     shortfalls = []
     for loss in losses:
         shortfalls.append(measure_losses(loss, scenarios, LEVEL).expected_shortfall)

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-LANES = 8
+LANES = 4
 """Positions are padded to a multiple of this."""
 
 MOST_LANES = 32
@@ -21,15 +21,18 @@ ACCOUNT_BLOCK = ACCOUNT_HEIGHTS[-1]
 
 @jax.jit
 def add_positions(
-    loss: Float[Array, "strip account path"],
+    loss: Float[Array, "strip account path"] | None,
     pnl: Float[Array, "strip instrument path"],
     column: Int[Array, "account lane"],
     quantity: Float[Array, "account lane"],
 ) -> Float[Array, "strip account path"]:
-    """`loss` minus the P&L of each account's next positions; padding has quantity 0 and any valid column.
+    """`loss` (None: nothing yet) minus the P&L of each account's next positions; padding has quantity 0 and any valid
+    column.
 
     A strip is some neighbouring scenarios of all instruments, few enough to stay in cache while all accounts read it.
     """
+    if loss is None:
+        loss = jnp.zeros((pnl.shape[0], column.shape[0], pnl.shape[2]), quantity.dtype)
     for lane in range(column.shape[1]):
         held = quantity[None, :, lane, None]
         # The choice keeps product and sum two roundings: a fused one would leave a residue of what hedges exactly.

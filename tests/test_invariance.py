@@ -138,12 +138,12 @@ def test_losses_of_an_account_in_other_shapes(demo: Book) -> None:
     store = TileStore(pmvar.reprice(demo.portfolio, demo.market, drawn), memory_bytes=1e9)
     quantity = demo.portfolio.quantity
     every = {int(a): b for b in account_blocks(quantity, np.arange(demo.portfolio.n_accounts)) for a in b.account}
-    loss = {id(b): block_loss(b, store) for b in every.values()}
+    loss = {id(b): block_loss(b, store)[:] for b in every.values()}
     for account in range(0, demo.portfolio.n_accounts, 45):
         block = every[account]
         (alone,) = account_blocks(quantity, np.array([account]))
         row = int(np.flatnonzero(block.account == account)[0])
-        np.testing.assert_array_equal(block_loss(alone, store)[0], loss[id(block)][row])
+        np.testing.assert_array_equal(block_loss(alone, store)[:][0], loss[id(block)][row])
 
 
 def test_halves_joined(demo: Book, whole: MarginReport) -> None:
@@ -181,7 +181,8 @@ def test_fewer_scenarios_are_a_prefix(rows: tuple[list, list]) -> None:
     row = np.arange(short.pnl.n_rows)
     np.testing.assert_array_equal(short.rows(row), long.rows(row)[:, :5_000])
     for block in account_blocks(portfolio.quantity, np.arange(portfolio.n_accounts)):
-        np.testing.assert_array_equal(block_loss(block, short), block_loss(block, long)[:, :5_000])
+        np.testing.assert_array_equal(block_loss(block, short)[:], block_loss(block, long)[:][:, :5_000])
+        np.testing.assert_array_equal(block_loss(block, short)[3:7], block_loss(block, short)[:][3:7])
 
 
 def test_a_part_tile_counts_its_scenarios_alone(rows: tuple[list, list]) -> None:

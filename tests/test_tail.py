@@ -10,7 +10,8 @@ from scipy import stats
 
 from pmvar.errors import NumericsError
 from pmvar.risk.selection import tail_ids
-from pmvar.risk.tail import Tail, conditional_mean, replicate_deviation, replicate_sums, standard_errors, tail
+from pmvar.risk.tail import Tail, replicate_deviation, replicate_sums, standard_errors, tail
+from pmvar.risk.tail_sums import centred_error
 
 LEVELS = {
     0.99: Fraction(1, 100),
@@ -198,14 +199,20 @@ def test_components_add_up_and_take_the_same_fraction_at_the_boundary():
     loss = positions.sum(0)
     found = measured(loss, level)
     ids = np.arange(n)[None]
-    spread = {"level": level, "n_scenarios": n, "n_replicates": 10}
-    parts = [conditional_mean(p[None], ids, found, **spread)[0][0] for p in positions]
+    parts = [conditional_mean(p[None], ids, found, n_replicates=10)[0][0] for p in positions]
     assert sum(parts) == pytest.approx(found.expected_shortfall[0], rel=1e-13)
     _, _, share = reference(loss, np.ones(n), level)
     for part, p in zip(parts, positions, strict=True):
         assert part == pytest.approx(
             float(sum(s * Fraction(float(x)) for s, x in zip(share, p, strict=True))), abs=1e-12
         )
+
+
+def conditional_mean(value, ids, found: Tail, *, n_replicates: int) -> tuple[np.ndarray, np.ndarray]:
+    """E[value | tail] of each row and its standard error, in plain NumPy."""
+    sums = replicate_sums(found.weight * value, ids, n_replicates)
+    mass = replicate_sums(found.weight, ids, n_replicates)
+    return sums.sum(axis=-1), centred_error(sums, (found.at_var * value).sum(axis=-1), mass)
 
 
 # ---- standard errors -----------------------------------------------------------------------------------------------
@@ -275,7 +282,7 @@ def test_component_errors_are_the_spread_over_repetitions():
     loss = x + 0.5 * rng.normal(size=(runs, n))
     found = tail(loss, np.ones(loss.shape), n_scenarios=n, level=level)
     ids = np.tile(np.arange(n), (runs, 1))
-    mean, error = conditional_mean(x, ids, found, level=level, n_scenarios=n, n_replicates=REPLICATES)
+    mean, error = conditional_mean(x, ids, found, n_replicates=REPLICATES)
     # E[X | L > v] = ES·Cov(X, L)/Var(L), by normality.
     sigma = np.sqrt(1.25)
     exact = stats.norm.pdf(stats.norm.ppf(level)) / (1 - level) / sigma

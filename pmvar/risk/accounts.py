@@ -13,7 +13,7 @@ from scipy import sparse
 
 from pmvar.kernels.aggregate import ACCOUNT_BLOCK, ACCOUNT_HEIGHTS, LANES, MOST_LANES, add_positions
 from pmvar.types import PATH_TILE
-from pmvar.valuation.store import STRIP, TileStore
+from pmvar.valuation.store import TileStore
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ def account_blocks(quantity: sparse.csr_array, accounts: Int[np.ndarray, " accou
     """The given rows of a positions matrix in blocks, accounts with few positions first."""
     count = np.diff(quantity.indptr)
     ordered = accounts[np.argsort(count[accounts], kind="stable")]
-    # Accounts of one block have up to twice as many positions as each other: 8, 16, 32, …
+    # Accounts of one block have up to twice as many positions as each other: 4, 8, 16, …
     bucket = np.ceil(np.log2(np.maximum(count[ordered], LANES) / LANES))
     for _, members in groupby(zip(bucket, ordered, strict=True), key=lambda pair: pair[0]):
         same = np.array([account for _, account in members])
@@ -57,11 +57,29 @@ def _block(quantity: sparse.csr_array, chosen: np.ndarray, count: np.ndarray) ->
     return AccountBlock(chosen, instrument, amount, count[chosen])
 
 
-def block_loss(
-    block: AccountBlock, store: TileStore, *, dtype: np.dtype | None = None
-) -> Float[np.ndarray, "account scenario"]:
+@dataclass(frozen=True)
+class LossStrips:
+    """Losses of a block under every scenario as the kernel leaves them; a slice of accounts is an array of its own."""
+
+    tiles: tuple[Float[np.ndarray, "strip height path"], ...]
+    shape: tuple[int, int]
+    """Accounts and scenarios."""
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: slice) -> Float[np.ndarray, "account scenario"]:
+        n_rows, n = len(range(*rows.indices(len(self)))), self.shape[1]
+        out = np.empty((n_rows, n), self.tiles[0].dtype)
+        for i, tile in enumerate(self.tiles):
+            start = i * PATH_TILE
+            part = tile[:, : len(self)][:, rows].transpose(1, 0, 2).reshape(n_rows, PATH_TILE)
+            out[:, start : start + PATH_TILE] = part[:, : n - start]
+        return out
+
+
+def block_loss(block: AccountBlock, store: TileStore, *, dtype: np.dtype | None = None) -> LossStrips:
     """Losses of a block under every scenario; positions add up in instrument order, in `dtype` (else the store's)."""
-    dtype = dtype or store.dtype
     n = len(block.account)
     height = next(h for h in ACCOUNT_HEIGHTS if h >= n)
     pad = ((0, height - n), (0, 0))
@@ -70,12 +88,11 @@ def block_loss(
         quantity = np.pad(block.quantity, pad).astype(dtype)
     lanes = [slice(i, i + MOST_LANES) for i in range(0, row.shape[1], MOST_LANES)]
     chunks = [(jnp.asarray(row[:, s]), jnp.asarray(quantity[:, s])) for s in lanes]
-    strips = PATH_TILE // STRIP
-    out = np.empty((n, store.n_tiles, strips, STRIP), dtype)
-    zero = jnp.zeros((strips, height, STRIP), dtype)
+
+    found = []
     for i in range(store.n_tiles):
-        tile, loss = store.device(i), zero
+        tile, loss = store.device(i), None
         for columns, amounts in chunks:
             loss = add_positions(loss, tile, columns, amounts)
-        out[:, i] = np.asarray(loss)[:, :n].transpose(1, 0, 2)
-    return out.reshape(n, -1)[:, : store.n_scenarios]
+        found.append(loss)
+    return LossStrips(tuple(np.asarray(loss) for loss in found), (n, store.n_scenarios))

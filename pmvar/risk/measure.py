@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
 
-from pmvar.risk.accounts import AccountBlock, block_loss
-from pmvar.risk.selection import in_threads, tail_ids
+from pmvar.risk.accounts import AccountBlock, LossStrips, block_loss
+from pmvar.risk.quantiles import ROWS, Measured, measure_rows
+from pmvar.risk.selection import in_threads, refuse_not_finite, tail_ids
 from pmvar.risk.tail import Tail, standard_errors, tail
 from pmvar.risk.tail_sums import PIECE, PositionSums, TailWeights, centred_error
 from pmvar.scenarios.scenario_set import ScenarioSet
@@ -19,10 +20,6 @@ from pmvar.valuation.store import TileStore
 
 N_WORST = 5
 """Worst scenarios kept of each account."""
-
-
-CACHED = 1 << 17
-"""Tail losses in one piece of work: a megabyte, so that it stays in a core's cache."""
 
 
 @dataclass(frozen=True)
@@ -119,30 +116,24 @@ def _components(
     return -block.quantity * in_tail.sum(axis=-1), np.abs(block.quantity) * error
 
 
-class Measured(NamedTuple):
-    """Measures of rows of losses, and their standard errors."""
-
-    value_at_risk: Float[np.ndarray, " row"]
-    expected_shortfall: Float[np.ndarray, " row"]
-    var_error: Float[np.ndarray, " row"]
-    es_error: Float[np.ndarray, " row"]
-
-
 def measure_losses(
-    loss: Float[np.ndarray, "row scenario"], scenarios: ScenarioSet, level: float, *, names: np.ndarray | None = None
+    loss: Float[np.ndarray, "row scenario"] | LossStrips,
+    scenarios: ScenarioSet,
+    level: float,
+    *,
+    names: np.ndarray | None = None,
 ) -> Measured:
-    """Value-at-risk and expected shortfall of each row of losses as they are, at their own precision."""
-    ids, n = tail_ids(loss, scenarios.weight, level, names=names), scenarios.n_scenarios
+    """Value-at-risk, expected shortfall and their errors of each row of losses as they are, at their own precision.
+
+    Raises NumericsError on a loss that is not finite, naming the row by `names`.
+    """
 
     def measure(rows: slice) -> Measured:
-        some = ids[rows]
-        kept = np.take_along_axis(loss[rows], some, 1).astype(np.float64)
-        found = tail(kept, scenarios.weight[some], n_scenarios=n, level=level)
-        replicates = scenarios.n_replicates
-        errors = standard_errors(kept, some, found, level=level, n_scenarios=n, n_replicates=replicates)
-        return Measured(found.value_at_risk, found.expected_shortfall, *errors)
+        own = loss[rows]
+        refuse_not_finite(own, names[rows] if names is not None else None)
+        return measure_rows(own, scenarios.weight, level=level, n_replicates=scenarios.n_replicates)
 
-    parts = in_threads(measure, len(loss), max(1, CACHED // max(1, ids.shape[1])))
+    parts = in_threads(measure, len(loss), ROWS)
     return Measured(*(np.concatenate(part) for part in zip(*parts, strict=True)))
 
 

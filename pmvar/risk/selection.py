@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from pmvar.errors import NumericsError
+from pmvar.risk.accounts import LossStrips
 from pmvar.risk.tail import BAND
 
 T = TypeVar("T")
@@ -33,7 +34,7 @@ def in_threads(work: Callable[[slice], T], n: int, size: int) -> list[T]:
 
 
 def tail_ids(
-    loss: Float[np.ndarray, "account scenario"],
+    loss: Float[np.ndarray, "account scenario"] | LossStrips,
     weight: Float[np.ndarray, " scenario"],
     level: float,
     *,
@@ -48,17 +49,18 @@ def tail_ids(
     need = (1 + BAND) * loss.shape[1] * (1 - level)
 
     def select(rows: slice) -> _Selected:
-        _refuse_not_finite(loss[rows], names[rows] if names is not None else None)
-        return _select(loss[rows], weight, need)
+        own = loss[rows]
+        refuse_not_finite(own, names[rows] if names is not None else None)
+        return _select(own, weight, need)
 
     found = in_threads(select, len(loss), ROWS)
     width = max((f.needed for f in found), default=0)
     return np.concatenate([_widened(f.ids, width) for f in found]) if found else np.zeros((0, 0), np.int64)
 
 
-def _refuse_not_finite(loss: np.ndarray, names: np.ndarray | None) -> None:
-    with np.errstate(over="ignore", invalid="ignore"):
-        finite = np.isfinite(loss.sum(axis=1))
+def refuse_not_finite(loss: Float[np.ndarray, "account scenario"], names: np.ndarray | None) -> None:
+    """Raise NumericsError where a loss is not finite, naming the first account by `names`."""
+    finite = np.isfinite(loss).all(axis=1)
     if not finite.all():
         who = f"account {names[~finite][0]}" if names is not None else "a position"
         raise NumericsError(
@@ -125,17 +127,47 @@ def _kept(keep: np.ndarray) -> _Kept:
 
 
 def _thresholds(loss: np.ndarray, weight: np.ndarray, need: float) -> Iterator[np.ndarray]:
-    """Losses that few exceed and the tail does, one for each account, lower and lower: from every so many scenarios."""
-    step = loss.shape[1] // SAMPLE
-    if step > 1:
-        sample = np.sort(_key(loss[:, ::step], np.arange(0, loss.shape[1], step)), axis=1)
-        held = weight.take(sample & 0xFFFFFFFF)
-        through, spread = np.cumsum(held, axis=1), np.sqrt(np.cumsum(held**2, axis=1))
-        for errors in (3.0, 5.0, 9.0):
-            rank = np.count_nonzero(through - errors * spread <= need / step, axis=1)
-            last = np.take_along_axis(sample, np.minimum(rank, sample.shape[1] - 1)[:, None], 1)[:, 0] & 0xFFFFFFFF
-            yield np.where(rank < sample.shape[1], loss[np.arange(len(loss)), last], -np.inf)
-    yield np.full(len(loss), -np.inf)
+    """Losses that few exceed and the tail does, one for each account, lower and lower."""
+    sample = Sample.of(loss, weight, SAMPLE)
+    for errors in (3.0, 5.0, 9.0):
+        yield sample.beyond(need, errors=errors)
+    yield sample.beyond(np.inf)
+
+
+class Sample(NamedTuple):
+    """Every so many scenarios of each account, worst first: guesses of where its tail begins."""
+
+    loss: Float[np.ndarray, "account scenario"]
+    """Of all scenarios."""
+    ids: Int[np.ndarray, "account some"]
+    through: Float[np.ndarray, "account some"]
+    """Weight of a scenario and those before it, of all scenarios that they stand for."""
+    error: Float[np.ndarray, "account some"]
+    """Standard error of `through`."""
+
+    @classmethod
+    def of(
+        cls, loss: Float[np.ndarray, "account scenario"], weight: Float[np.ndarray, " scenario"], least: int
+    ) -> Sample:
+        """At least `least` scenarios, or none where that is more than half of all."""
+        step = loss.shape[1] // least
+        if step <= 1:
+            return cls(loss, np.zeros((len(loss), 0), np.int64), *np.zeros((2, len(loss), 0)))
+        key = _key(loss[:, ::step], np.arange(0, loss.shape[1], step))
+        key.sort(axis=1)
+        key &= 0xFFFFFFFF
+        held = step * weight.take(key)
+        through = np.cumsum(held, axis=1)
+        held *= held
+        return cls(loss, key, through, np.sqrt(np.cumsum(held, axis=1)))
+
+    def beyond(self, mass: float, *, errors: float = 0.0) -> Float[np.ndarray, " account"]:
+        """The loss of each account through which there is more weight than `mass`, so many errors surely; else −∞."""
+        n_rows, n = self.ids.shape
+        if n == 0:
+            return np.full(n_rows, -np.inf)
+        rank, each = np.count_nonzero(self.through <= mass + errors * self.error, axis=1), np.arange(n_rows)
+        return np.where(rank < n, self.loss[each, self.ids[each, np.minimum(rank, n - 1)]], -np.inf)
 
 
 def _without_spare_ties(loss: np.ndarray, keep: np.ndarray, weight: np.ndarray, need: float) -> np.ndarray:

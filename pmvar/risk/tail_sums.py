@@ -110,7 +110,6 @@ class Reach:
             own = np.pad(amount, wide).astype(dtype)
         self._lanes = list(zip(_lanes(np.pad(rows, wide).astype(np.int32)), _lanes(own), strict=True))
         self._account = jnp.asarray(np.pad(self.account, wide[0]).astype(np.int32))
-        self._zero = jnp.zeros((PATH_TILE // STRIP, height, STRIP), dtype)
         self._total: Float[np.ndarray, "kind account colour replicate"] | float = 0.0
 
     def add(
@@ -120,7 +119,7 @@ class Reach:
         slope: Float[Array, "colour strip path"],
     ) -> None:
         """One tile: its weights, the exposures of all instruments, and what to multiply the losses' derivative by."""
-        value = self._zero
+        value = None
         for rows, amount in self._lanes:
             value = add_positions(value, exposed, rows, amount)
         found = product_sums(weight, self._account, value, slope, n_replicates=self._replicates)
@@ -148,9 +147,9 @@ def _padded(x: np.ndarray, height: int) -> np.ndarray:
 
 
 def _lanes(x: np.ndarray) -> Iterator[Array]:
-    """Columns `MOST_LANES` at a time, then `LANES`: two widths to compile."""
+    """Columns in pieces of a few widths, the widest first: each is a shape to compile."""
     start = 0
     while start < x.shape[1]:
-        width = MOST_LANES if x.shape[1] - start >= MOST_LANES else LANES
+        width = next(w for w in (MOST_LANES, 2 * LANES, LANES) if w <= x.shape[1] - start)
         yield jnp.asarray(x[:, start : start + width])
         start += width

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import groupby
 from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from pmvar.instruments import Instruments
 from pmvar.kernels.european import EuropeanTerms
@@ -46,29 +47,63 @@ class Plan:
 
 @dataclass(frozen=True)
 class Context:
-    """What every builder of blocks needs."""
+    """What every builder of blocks needs. Arrays are by instrument of the table, NaN where they mean nothing."""
 
     instruments: Instruments
     layout: Layout
+    priced: Int[np.ndarray, " priced"]
+    """Columns of the instruments that can be valued."""
 
     @property
     def market(self) -> MarketSnapshot:
         """The snapshot valued from."""
         return self.layout.market
 
-    def forward(self, i: int) -> float:
-        """Today's forward of instrument `i` for its expiry."""
-        return float(self.market.forwards[self.instruments.underlying[i]].at(self.instruments.expiry[i]))
+    @cached_property
+    def forward(self) -> Float[np.ndarray, " instrument"]:
+        """Today's forward of options and futures for their expiry; the spot of what has none."""
+        table, market = self.instruments, self.market
+        priced = self.priced[table.kind[self.priced] != Kind.CASH]
+        out = np.full(len(table), np.nan)
+        for underlying, members in grouped(table.underlying, priced).items():
+            dated = members[is_dated(table.kind[members])]
+            out[members] = market.spot[market.column(underlying)]
+            if len(dated):
+                out[dated] = market.forwards[underlying].at(table.expiry[dated])
+        return out
 
-    def settlement_price(self, i: int) -> float:
-        """Today's price in base currency of what instrument `i` settles in."""
-        return self.market.base_price(str(self.instruments.settlement_currency[i]))
+    @cached_property
+    def settlement_price(self) -> Float[np.ndarray, " instrument"]:
+        """Today's price in base currency of what each instrument settles in."""
+        out = np.full(len(self.instruments), np.nan)
+        for currency, members in grouped(self.instruments.settlement_currency, self.priced).items():
+            out[members] = self.market.base_price(currency)
+        return out
 
     def rows(self, columns: np.ndarray) -> tuple[Int[Array, " instrument"], Int[Array, " instrument"]]:
         """Rows of a `World`: the slice and the settlement currency of each instrument."""
         slices = [self.layout.slice_row[slice_of(self.instruments, i)] for i in columns.tolist()]
-        bases = [self.layout.base_row(str(c)) for c in self.instruments.settlement_currency[columns]]
-        return jnp.asarray(np.array(slices)), jnp.asarray(np.array(bases))
+        return jnp.asarray(np.array(slices)), jnp.asarray(self._base_row[columns])
+
+    @cached_property
+    def _base_row(self) -> Int[np.ndarray, " instrument"]:
+        out = np.full(len(self.instruments), -1)
+        for currency, members in grouped(self.instruments.settlement_currency, self.priced).items():
+            out[members] = self.layout.base_row(currency)
+        return out
+
+
+def grouped(names: np.ndarray, columns: np.ndarray) -> dict[str, Int[np.ndarray, " member"]]:
+    """The columns that share a name, by name."""
+    found: dict[str, list[int]] = {}
+    for name, column in zip(names[columns].tolist(), columns.tolist(), strict=True):
+        found.setdefault(str(name), []).append(column)
+    return {name: np.array(members) for name, members in found.items()}
+
+
+def is_dated(kind: np.ndarray) -> Bool[np.ndarray, " instrument"]:
+    """Whether instruments of these kinds have an expiry."""
+    return (kind == Kind.OPTION) | (kind == Kind.FUTURE)
 
 
 def slice_of(instruments: Instruments, i: int) -> Slice:
@@ -85,7 +120,7 @@ def make_plan(instruments: Instruments, market: MarketSnapshot, scenarios: Scena
         Slice(str(instruments.underlying[i]), np.inf) for i in priced
     }
     layout = Layout(market, scenarios, tuple(sorted(slices)), jnp.dtype(str(precision)))
-    context = Context(instruments, layout)
+    context = Context(instruments, layout, np.array(priced, dtype=np.int64))
     blocks: list[Placed] = []
     for kinds, builder in PRICERS.items():
         blocks.extend(builder(context, [i for i in priced if instruments.kind[i] in kinds]))
@@ -125,36 +160,20 @@ def _padded(columns: Sequence[int]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
 
 
 def _carried(context: Context, columns: Sequence[int]) -> Iterator[Placed]:
-    table, market = context.instruments, context.market
+    table = context.instruments
     for index, filled in _padded(columns):
         is_cash = table.kind[filled] == Kind.CASH
         # A spot may settle in another currency than its price is quoted in: its value is S·X, as everywhere.
-        price = np.array(
-            [
-                1.0 if c else market.spot[market.column(str(u))]
-                for u, c in zip(table.underlying[filled], is_cash, strict=True)
-            ]
-        )
-        scale = table.contract_size[filled] * price * np.array([context.settlement_price(i) for i in filled.tolist()])
+        price = np.where(is_cash, 1.0, context.forward[filled])
+        scale = table.contract_size[filled] * price * context.settlement_price[filled]
         yield Placed(index, CarriedBlock(jnp.asarray(scale), jnp.asarray(is_cash, float), *context.rows(filled)))
 
 
 def _margined(context: Context, columns: Sequence[int]) -> Iterator[Placed]:
-    table, market = context.instruments, context.market
+    table = context.instruments
     for index, filled in _padded(columns):
-        dated = table.kind[filled] == Kind.FUTURE
-        price = np.array(
-            [
-                context.forward(i) if d else market.spot[market.column(str(table.underlying[i]))]
-                for i, d in zip(filled.tolist(), dated.tolist(), strict=True)
-            ]
-        )
         power = np.where(table.settlement[filled] == Settlement.LINEAR, 1.0, -1.0)
-        scale = (
-            table.contract_size[filled]
-            * np.array([context.settlement_price(i) for i in filled.tolist()])
-            * price**power
-        )
+        scale = table.contract_size[filled] * context.settlement_price[filled] * context.forward[filled] ** power
         yield Placed(index, MarginedBlock(jnp.asarray(scale), jnp.asarray(power), *context.rows(filled)))
 
 
@@ -166,12 +185,12 @@ def _european(context: Context, columns: Sequence[int]) -> Iterator[Placed]:
         return str(table.underlying[i]), float(table.expiry[i]), float(table.strike[i]), str(table.instrument_id[i])
 
     ordered = sorted(columns, key=order)
-    smiles = {i: smile for i, smile in zip(ordered, _smiles(context, ordered), strict=True)}
-    flat = [i for i in ordered if smiles[i].is_flat]
-    for index, filled in _padded(flat):
-        yield Placed(index, _european_block(context, filled, smiles, groups=0))
+    options = _options(context, np.array(ordered, dtype=np.int64))
+    is_flat = np.ptp(options.vol_at_node, axis=1) <= 1e-12 * options.vol_today
+    for index, filled in _padded([i for i in ordered if is_flat[i]]):
+        yield Placed(index, _european_block(context, options, filled, groups=0))
     pieces: dict[int, list[list[int]]] = {groups: [] for groups, _ in SMILE_GROUPS}
-    for _, members in groupby([i for i in ordered if not smiles[i].is_flat], key=lambda i: table.underlying[i]):
+    for _, members in groupby([i for i in ordered if not is_flat[i]], key=lambda i: table.underlying[i]):
         rest = list(members)
         for (groups, width), least in zip(SMILE_GROUPS, (160, 1), strict=True):
             while len(rest) >= least:
@@ -184,63 +203,70 @@ def _european(context: Context, columns: Sequence[int]) -> Iterator[Placed]:
             real = len(pieces[groups][start : start + groups])
             index = np.array([p + [-1] * (width - len(p)) if g < real else [-1] * width for g, p in enumerate(stack)])
             filled = np.array([p + [p[0]] * (width - len(p)) for p in stack])
-            yield Placed(index.reshape(-1), _european_block(context, filled.reshape(-1), smiles, groups=groups))
+            yield Placed(index.reshape(-1), _european_block(context, options, filled.reshape(-1), groups=groups))
 
 
-class Smile(NamedTuple):
-    """Volatility of one option: today, its slope by the log forward, and after each of the moves `NODES`."""
+class Options(NamedTuple):
+    """What options need besides their terms, by instrument of the table. The smile is sticky in k = ln(K/F)."""
 
-    today: float
-    slope: float
-    at_node: Float[np.ndarray, " node"]
-
-    @property
-    def is_flat(self) -> bool:
-        """Whether no move changes it."""
-        return bool(np.ptp(self.at_node) <= 1e-12 * self.today)
-
-
-def _smiles(context: Context, columns: Sequence[int]) -> Iterator[Smile]:
-    """The smile of each option, sticky in k = ln(K/F): what a move does not change."""
-    table, width = context.instruments, 1e-4
-    for i in columns:
-        surface, expiry = context.market.vols[table.underlying[i]], float(table.expiry[i])
-        k = float(np.log(table.strike[i] / context.forward(i)))
-        carry = context.layout.carry(slice_of(table, i))
-        # The forward falls by the carry when the spot stands still.
-        vol = surface.vol(k - np.concatenate([[0.0, -width, width], NODES - carry]), expiry)
-        yield Smile(float(vol[0]), float(vol[2] - vol[1]) / (2 * width), vol[3:])
+    vol_today: Float[np.ndarray, " instrument"]
+    vol_slope: Float[np.ndarray, " instrument"]
+    """Of `vol_today` by the log forward."""
+    vol_at_node: Float[np.ndarray, "instrument node"]
+    """After each of the moves `NODES`."""
+    discount: Float[np.ndarray, " instrument"]
+    """Factor to expiry; 1 for inverse options."""
+    log_discount_then: Float[np.ndarray, " instrument"]
+    """ln of the forward discount factor over `discount`."""
 
 
-def _european_block(context: Context, filled: np.ndarray, smiles: Mapping[int, Smile], *, groups: int) -> EuropeanBlock:
+def _options(context: Context, columns: Int[np.ndarray, " option"]) -> Options:
+    """Of the options at `columns`."""
+    table, market, layout, width = context.instruments, context.market, context.layout, 1e-4
+    n, end = len(table), layout.scenarios.horizon_end
+    found = Options(np.zeros(n), np.zeros(n), np.zeros((n, len(NODES))), np.ones(n), np.zeros(n))
+    # The forward falls by the carry when the spot stands still.
+    points = np.concatenate([[0.0, -width, width], NODES])
+    for underlying, members in grouped(table.underlying, columns).items():
+        for expiry in np.unique(table.expiry[members]).tolist():
+            own = members[table.expiry[members] == expiry]
+            at = points.copy()
+            at[3:] -= layout.carry[layout.slice_row[Slice(underlying, expiry)]]
+            k = np.log(table.strike[own] / context.forward[own])
+            vol = market.vols[underlying].vol(k[:, None] - at, expiry)
+            found.vol_today[own], found.vol_at_node[own] = vol[:, 0], vol[:, 3:]
+            found.vol_slope[own] = (vol[:, 2] - vol[:, 1]) / (2 * width)
+    linear = columns[table.settlement[columns] == Settlement.LINEAR]
+    for currency, members in grouped(table.quote_currency, linear).items():
+        curve, expiry = market.discounts[currency], table.expiry[members]
+        found.discount[members] = curve.discount_factor(expiry)
+        # D₁ = D₀(T)/D₀(h), the forward discount factor; 1 once the option has paid.
+        found.log_discount_then[members] = -np.log(curve.discount_factor(np.minimum(expiry, end)))
+    return found
+
+
+def _european_block(context: Context, options: Options, filled: np.ndarray, *, groups: int) -> EuropeanBlock:
     """A block of `BLOCK` options; `groups` of one underlying each, or 0 for flat smiles."""
     table, market, layout = context.instruments, context.market, context.layout
     end, linear = layout.scenarios.horizon_end, table.settlement[filled] == Settlement.LINEAR
-    forward = np.array([context.forward(i) for i in filled.tolist()])
-    money = np.array([context.settlement_price(i) for i in filled.tolist()])
-    discount, log_discount_then = np.ones(len(filled)), np.zeros(len(filled))
-    for p in np.flatnonzero(linear):
-        curve, expiry = market.discounts[str(table.quote_currency[filled[p]])], table.expiry[filled[p]]
-        discount[p] = curve.discount_factor(expiry)
-        # D₁ = D₀(T)/D₀(h), the forward discount factor; 1 once the option has paid.
-        log_discount_then[p] = -np.log(curve.discount_factor(min(expiry, end)))
-    expiry = table.expiry[filled]
-    at_node = np.stack([smiles[i].at_node for i in filled])
+    forward, expiry = context.forward[filled], table.expiry[filled]
+    money = np.where(linear, forward * options.discount[filled], 1.0)
+    at_node = options.vol_at_node[filled]
     first = filled.reshape(max(groups, 1), -1)[:, 0]
     slices, bases = context.rows(filled)
     return EuropeanBlock(
         terms=EuropeanTerms(
-            scale=jnp.asarray(table.contract_size[filled] * money * np.where(linear, forward * discount, 1.0)),
+            scale=jnp.asarray(table.contract_size[filled] * context.settlement_price[filled] * money),
             log_moneyness=jnp.asarray(np.log(table.strike[filled] / forward)),
             sign=jnp.asarray(np.where(table.put_call[filled] == "call", 1.0, -1.0)),
             linear=jnp.asarray(linear.astype(float)),
         ),
-        vol_today=jnp.asarray(np.array([smiles[i].today for i in filled])),
-        vol_slope=jnp.asarray(np.array([smiles[i].slope for i in filled])),
+        vol_today=jnp.asarray(options.vol_today[filled]),
+        vol_slope=jnp.asarray(options.vol_slope[filled]),
         vol_at_node=jnp.asarray(at_node.reshape(groups, -1, len(NODES)) if groups else at_node[None, :, :1]),
         time_today=jnp.asarray((expiry - market.as_of) / SECONDS_PER_YEAR),
         time_then=jnp.asarray(np.maximum(expiry - end, 0.0) / SECONDS_PER_YEAR),
-        log_discount_then=jnp.asarray(log_discount_then),
+        log_discount_then=jnp.asarray(options.log_discount_then[filled]),
         slice_row=slices,
         base_row=bases,
         spot_row=jnp.asarray(np.array([layout.slice_row[Slice(str(table.underlying[i]), np.inf)] for i in first])),

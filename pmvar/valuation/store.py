@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Int
 from pmvar.types import PATH_TILE
 from pmvar.valuation.reprice import ProfitAndLoss
 
-STRIP = 128
+STRIP = 64
 """Scenarios that stand together: a strip of a thousand instruments fits a core's cache while accounts are summed."""
 
 _ALIGNMENT = 64
@@ -31,7 +31,7 @@ class TileStore:
         self.pnl = pnl
         self._tiles = _aligned(shape, dtype) if size <= memory_bytes / 2 else _scratch(shape, dtype)
         for i, tile in enumerate(pnl):
-            self._tiles[i] = np.asarray(tile).reshape(pnl.n_rows, -1, STRIP).transpose(1, 0, 2)
+            self._tiles[i] = np.asarray(in_strips(tile))
             advance()
 
     @property

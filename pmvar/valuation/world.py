@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property, partial
+from itertools import groupby
 from typing import NamedTuple
 
 import jax
@@ -58,12 +59,22 @@ class Layout:
         """Whether a slice expires at or before the horizon: it then ends at the spot of that moment."""
         return s.expiry <= self.scenarios.horizon_end
 
-    def carry(self, s: Slice) -> float:
+    @cached_property
+    def carry(self) -> Float[np.ndarray, " slice"]:
         """ln of what a standing spot would make of F₁/F₀: a forward is a martingale, a settled one ends at the spot."""
-        if np.isinf(s.expiry):
-            return 0.0
-        curve = self.market.forwards[s.underlying]
-        return float(np.log(curve.at(min(s.expiry, self.scenarios.horizon_end)) / curve.spot))
+        expiry = np.array([s.expiry for s in self.slices])
+        out = np.zeros(len(self.slices))
+        for underlying, members in groupby(range(len(self.slices)), key=lambda i: self.slices[i].underlying):
+            dated = [i for i in members if np.isfinite(expiry[i])]
+            if dated:
+                curve = self.market.forwards[underlying]
+                out[dated] = np.log(curve.at(np.minimum(expiry[dated], self.scenarios.horizon_end)) / curve.spot)
+        return out
+
+    @cached_property
+    def factor_column(self) -> dict[str, int]:
+        """Column of each factor in a scenario."""
+        return {name: i for i, name in enumerate(self.scenarios.factors)}
 
     def world(self, tile: int, *, moving: frozenset[FactorKind] = ALL) -> World:
         """The world in tile `tile`, with only the kinds of factors in `moving` moving."""
@@ -93,23 +104,22 @@ class Layout:
             chain=np.array([[*c, *[n] * (depth - len(c))] for c in chains], dtype=np.int32).reshape(-1, depth),
             price_row=np.array(price_row, dtype=np.int32),
             vol_row=np.array([own % (n + 1) for own in price_row], dtype=np.int32),
-            carry=np.array([self.carry(s) for s in self.slices]),
+            carry=self.carry,
             term_scale=np.array(term_scale),
         )
 
     def _factors(self, kind: FactorKind) -> np.ndarray:
         """Factor column of each asset, one past the last where the model has none; last, that of the base currency."""
-        index = {name: i for i, name in enumerate(self.scenarios.factors)}
-        none = len(index)
-        return np.array([*(index.get(factor_name(a, kind), none) for a in self.market.asset), none], dtype=np.int32)
+        none = len(self.factor_column)
+        found = (self.factor_column.get(factor_name(a, kind), none) for a in self.market.asset)
+        return np.array([*found, none], dtype=np.int32)
 
     def term_scale(self, s: Slice) -> float:
         """(tenor/τ)^exponent: what the slice makes of the shock of ln σ; τ at the horizon and at least a day, since
         shorter options would move without bound."""
-        name = factor_name(s.underlying, FactorKind.VOL)
-        if name not in self.scenarios.factors or np.isinf(s.expiry) or self.settles_inside(s):
+        f = self.factor_column.get(factor_name(s.underlying, FactorKind.VOL))
+        if f is None or np.isinf(s.expiry) or self.settles_inside(s):
             return 0.0
-        f = self.scenarios.factors.index(name)
         time = max(s.expiry - self.scenarios.horizon_end, DAY)
         return float((self.scenarios.tenor[f] * DAY / time) ** self.scenarios.term_exponent[f])
 
