@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import ceil
 from typing import TYPE_CHECKING
 
 from pmvar.errors import InputError, Problem
@@ -71,15 +72,22 @@ def _composed(specification: ModelSpecification, steps: float) -> RiskFactorMode
     if filtered is None and name in ("t-garch", "t-garch-jump", "fhs"):
         rule, fix = f"model {name} needs state.filter", "calibrate it, or choose a model of constant volatility"
         raise InputError(Problem(rule, fix, file="model.json", column="state.filter", value=""))
+    step = None
+    if filtered is not None:
+        step = 1.0
+    elif jumping and own_tails:
+        # Normals and Poisson sums add up over days, a t mixed once with jumps does not: a new U every day.
+        step = steps / ceil(steps)
     found = None
     if jumping:
         given = specification.parameters.get("jumps")
         double = name == "kou" or (own_tails and isinstance(given, Mapping) and "up_rate" in given)
         size = (double_exponential_jump if double else normal_jump)(specification)
-        found = jumps(specification, 1.0 if filtered is not None else steps, size)
+        found = jumps(specification, steps if step is None else step, size)
     return ComposedModel(
         volatility=jnp.asarray([f.volatility for f in specification.factors]),
         innovation=innovation(specification),
         jumps=found,
         filter=filtered,
+        step=step,
     )
