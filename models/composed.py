@@ -58,6 +58,10 @@ class InnovationLaw(eqx.Module):
     def marginal(self) -> NormalMixture | None:
         """The exact marginal law of each factor, on the host; None: none is known."""
 
+    def owners(self, name: str) -> tuple[int, ...]:
+        """See `RiskFactorModel`."""
+        return tuple(range(self.loading.shape[0]))
+
 
 class ComposedModel(RiskFactorModel):
     """x_s = √(σ_s²h − Var J)·ε_s + J_s: the variance of the jumps is taken out of the forecast, not added to it."""
@@ -82,6 +86,10 @@ class ComposedModel(RiskFactorModel):
         """See the base."""
         own = self.innovation.coordinates()
         return own if self.jumps is None else own._replace(count=self.innovation.dimension())
+
+    def owners(self, name: str) -> tuple[int, ...]:
+        """See the base."""
+        return self.innovation.owners(name)
 
     def mixing_truncated_at(self) -> float:
         """See the base."""

@@ -15,6 +15,7 @@ from jaxtyping import Array, Float, Int
 
 from pmvar.instruments import Instruments
 from pmvar.market.snapshot import MarketSnapshot
+from pmvar.models.base import RiskFactorModel
 from pmvar.risk.measure import BlockMeasure
 from pmvar.risk.pairs import Pairs, Slot, TailPairs
 from pmvar.scenarios.scenario_set import ScenarioSet
@@ -160,7 +161,7 @@ class ModelAccumulator:
             place = account[some, None], rows, parameter[some, None]
             np.add.at(total, place, found[account[some, None], rows, column[some, None]])
         mass = self.mass.reshape(n, self.rows, 1)
-        labels, total = _named(self.slopes.leaves, factors, total)
+        labels, total = _named(self.slopes.leaves, self.slopes.paths.law, factors, total)
         by_replicate, at_var = total[:, :replicates], total[:, replicates:]
         centred = by_replicate - mass[:, :replicates] * at_var
         return ModelGradient(
@@ -171,7 +172,7 @@ class ModelAccumulator:
 
 
 def _named(
-    leaves: tuple[Leaf, ...], factors: tuple[str, ...], total: np.ndarray
+    leaves: tuple[Leaf, ...], law: RiskFactorModel, factors: tuple[str, ...], total: np.ndarray
 ) -> tuple[tuple[Label, ...], Float[np.ndarray, "account group parameter"]]:
     """Columns of parameters from those of arrays: ν from 1/ν, correlations from their loading."""
     labels: list[Label] = []
@@ -181,12 +182,11 @@ def _named(
         if name == "loading" and value.ndim == 2:
             pairs, part = _by_correlation(value, part)
             labels += [Label("correlation", factors[i], factors[j]) for i, j in pairs]
-        elif name == "inverse_dof":
-            part = -part * value**2
-            labels += [Label("degrees_of_freedom", f) for f in (factors if value.size == len(factors) > 1 else ("",))]
         else:
-            owners = ("",) if value.ndim == 0 else factors
-            labels += [Label(name, f) for f in owners]
+            owners = [factors[i] for i in law.owners(name)] if value.ndim else []
+            if name == "inverse_dof":
+                name, part = "degrees_of_freedom", -part * value**2
+            labels += [Label(name, f) for f in owners or ("",)]
         columns.append(part)
     return tuple(labels), np.concatenate(columns, axis=-1)
 
