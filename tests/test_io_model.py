@@ -31,6 +31,7 @@ MERTON = {"intensity": 12.0, "mean": -0.02, "deviation": 0.03, "own": {"BTC:vol"
     "intensity": 2.0, "mean": 0.1, "deviation": 0.05}}, "loading": {"ETH:spot": 1.2}, "scatter": {"ETH:spot": 0.01},
 }  # fmt: skip
 KOU = {"intensity": 12.0, "up_probability": 0.4, "up_rate": 50.0, "down_rate": 40.0}
+KOU |= {"own": {"ETH:spot": {**KOU, "intensity": 2.0}}}
 VARIANCE = {
     u: {"kappa": 2.0 + i, "theta": 0.3, "vol_of_variance": 0.8, "initial": 0.25} for i, u in enumerate(("BTC", "ETH"))
 }

@@ -64,21 +64,27 @@ def test_mertons_law():
 
 
 def test_kous_law():
-    """Kolmogorov–Smirnov against the inverted characteristic function; the same for a loading of −½."""
-    model = jumping("kou", KOU | {"loading": {"B:spot": -0.5}})
+    """Kolmogorov–Smirnov against the inverted characteristic function; the same for a loading of −½ and jumps of its
+    own."""
+    own = {"intensity": 30.0, "up_probability": 0.6, "up_rate": 40.0, "down_rate": 60.0}
+    model = jumping("kou", KOU | {"loading": {"B:spot": -0.5}, "own": {"B:spot": own}})
     x = total(build(model, H), steps=H)
-    lam, p, up, down = KOU.values()
-    second = 2 * p / up**2 + 2 * (1 - p) / down**2
 
-    def phi(beta: float, sigma: float):
-        rest = H * (sigma**2 - lam * beta**2 * second / 365)
+    def jump(u: Any, lam: float, p: float, up: float, down: float) -> Any:
+        """Exponent of a year of jumps."""
+        return lam * (p * up / (up - 1j * u) + (1 - p) * down / (down + 1j * u) - 1)
+
+    def second(lam: float, p: float, up: float, down: float) -> float:
+        return 2 * lam * (p / up**2 + (1 - p) / down**2)
+
+    def phi(beta: float, sigma: float, alone: float):
+        rest = H * sigma**2 - YEARS * (beta**2 * second(*KOU.values()) + alone * second(*own.values()))
         return lambda u: np.exp(
-            -0.5 * rest * u**2
-            + lam * YEARS * (p * up / (up - 1j * beta * u) + (1 - p) * down / (down + 1j * beta * u) - 1)
+            -0.5 * rest * u**2 + YEARS * (jump(beta * u, *KOU.values()) + alone * jump(u, *own.values()))
         )
 
-    for column, beta, sigma in ((x[:, 0], 1.0, 0.04), (x[:, 1], -0.5, 0.05)):
-        law = Inverted(phi(beta, sigma), most=9 / (sigma * np.sqrt(H)) * 2)
+    for column, beta, sigma, alone in ((x[:, 0], 1.0, 0.04, 0.0), (x[:, 1], -0.5, 0.05, 1.0)):
+        law = Inverted(phi(beta, sigma, alone), most=9 / (sigma * np.sqrt(H)) * 2)
         assert stats.kstest(column, law.cdf).pvalue > 1e-3
 
 
@@ -251,6 +257,10 @@ def test_a_side_that_never_jumps():
         ("merton", MERTON | {"own": {"A:spot": {**MERTON, "rate": 1.0}}}, "own jumps have intensity, mean, deviation"),
         ("merton", MERTON | {"own": {"A:spot": {**MERTON, "intensity": -1.0}}}, "must be ≥ 0"),
         ("merton", MERTON | {"own": {"A:spot": {**MERTON, "intensity": 1e7}}}, "so many are a diffusion"),
+        ("kou", KOU | {"own": {"A:spot": {**KOU, "mean": 0.0}}}, "own jumps have intensity, up_probability"),
+        ("kou", KOU | {"own": {"A:spot": KOU, "B:spot": MERTON}}, "own jumps of all factors are of one kind"),
+        ("kou", KOU | {"own": {"A:spot": KOU | {"up_probability": -0.1}}}, "own.up_probability.*must be a probability"),
+        ("kou", KOU | {"own": {"A:spot": KOU | {"down_rate": 0.0}}}, "own.down_rate.*must be positive"),
         ("kou", MERTON, "model kou needs parameters.jumps with down_rate"),
         ("kou", KOU | {"up_probability": 1.1}, "must be a probability"),
         ("kou", KOU | {"up_rate": 0.0}, "must be positive"),
