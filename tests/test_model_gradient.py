@@ -14,6 +14,8 @@ import pmvar
 from pmvar.market.snapshot import MarketSnapshot
 from pmvar.models.specification import ModelSpecification
 from pmvar.risk.rules import MarginRules
+from pmvar.scenarios.paths import Paths
+from pmvar.scenarios.slopes import ParameterSlopes
 from pmvar.types import Drift, Measure, Precision, PriceMap, Sampling
 from tests.engines import VOL, Row, call, hold, mixed_market, mixed_model, put
 from tests.laws import Inverted, quantile_and_shortfall
@@ -168,6 +170,29 @@ def test_variances_against_differences(name, keys):
         for account in ("a", "b"):
             got = found[account, label, f"ETH:{kind}", ""][0]
             assert got == pytest.approx(change[account] / (2 * size), rel=1e-3)
+
+
+def test_the_drift_moves_with_the_skew_of_heston():
+    """c of E[g(x + c)] = F/S depends on the correlation of price and variance: its slope by the loading, along the
+    loading's own difference, against drifts solved anew from sixteen times the paths."""
+    market, size = snapshot({"A": (100.0, "USD")}), 0.05
+    variance = {"A": {"kappa": 2.0, "theta": 0.4, "vol_of_variance": 2.0, "initial": 0.4}}
+
+    def paths(rho: float) -> Paths:
+        law = specification({"A:spot": 0.03, "A:vol": 0.05}, model="heston", correlation=np.array([[1, rho], [rho, 1]]))
+        drawn = pmvar.simulate(
+            replace(law, parameters={"variance": variance}), market, seed=1, n_scenarios=2048, horizon="10d"
+        )
+        assert drawn.paths is not None
+        return drawn.paths
+
+    low, middle, high = (paths(-0.5 + s) for s in (-size, 0.0, size))
+    along = (np.asarray(high.law.bridge_loading()) - np.asarray(low.law.bridge_loading())) / (2 * size)
+    slopes = ParameterSlopes(middle)
+    (leaf,) = (leaf for leaf in slopes.leaves if leaf.name == "loading")
+    found = slopes._drift_at(middle.end)[1][0, leaf.start : leaf.start + leaf.value.size] @ along.ravel()
+    exact = (high.shift(high.end)[0] - low.shift(low.end)[0]) / (2 * size)
+    assert found == pytest.approx(exact, rel=0.1) and abs(exact) > 1e-4
 
 
 def test_an_intensity_against_other_paths():
