@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import ceil
 from typing import TYPE_CHECKING
 
 from pmvar.errors import InputError, Problem
@@ -56,8 +57,8 @@ def _composed(specification: ModelSpecification, steps: float) -> RiskFactorMode
     from pmvar.models.garch import volatility_filter
     from pmvar.models.gaussian import gaussian
     from pmvar.models.jumps import jumps
-    from pmvar.models.kou import double_exponential_jump
-    from pmvar.models.merton import normal_jump
+    from pmvar.models.kou import double_exponential_jump, own_double_exponential_jumps
+    from pmvar.models.merton import normal_jump, own_normal_jumps
     from pmvar.models.student_t import individuated_t, student_t
 
     name = specification.model
@@ -71,15 +72,29 @@ def _composed(specification: ModelSpecification, steps: float) -> RiskFactorMode
     if filtered is None and name in ("t-garch", "t-garch-jump", "fhs"):
         rule, fix = f"model {name} needs state.filter", "calibrate it, or choose a model of constant volatility"
         raise InputError(Problem(rule, fix, file="model.json", column="state.filter", value=""))
+    step = None
+    if filtered is not None:
+        step = 1.0
+    elif jumping and own_tails:
+        # Normals and Poisson sums add up over days, a t mixed once with jumps does not: a new U every day.
+        step = steps / ceil(steps)
     found = None
     if jumping:
         given = specification.parameters.get("jumps")
-        double = name == "kou" or (own_tails and isinstance(given, Mapping) and "up_rate" in given)
+        double = name == "kou" or (own_tails and _is_double(given))
         size = (double_exponential_jump if double else normal_jump)(specification)
-        found = jumps(specification, 1.0 if filtered is not None else steps, size)
+        rows = given.get("own") if isinstance(given, Mapping) else None
+        double = isinstance(rows, Mapping) and any(map(_is_double, rows.values()))
+        own_size = (own_double_exponential_jumps if double else own_normal_jumps)(specification)
+        found = jumps(specification, steps if step is None else step, size, own_size)
     return ComposedModel(
         volatility=jnp.asarray([f.volatility for f in specification.factors]),
         innovation=innovation(specification),
         jumps=found,
         filter=filtered,
+        step=step,
     )
+
+
+def _is_double(jumps: object) -> bool:
+    return isinstance(jumps, Mapping) and "up_rate" in jumps

@@ -64,6 +64,15 @@ class RiskFactorModel(eqx.Module):
         """One path over a horizon of `steps` model steps (a fraction is allowed), in as many equal steps as `normal`
         has rows."""
 
+    def owners(self, name: str) -> tuple[int, ...]:
+        """The factors that the numbers of the array of parameters `name` belong to, in its order; (): to none, as that
+        of a model's scalars."""
+        return tuple(range(self.bridge_loading().shape[0]))
+
+    def correlation_moves_marginals(self) -> bool:
+        """Whether the law of a single factor depends on the correlation."""
+        return False
+
     def mixing_truncated_at(self) -> float:
         """The uniform below which tails grow no heavier; 0: they are not mixed."""
         return 0.0

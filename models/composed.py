@@ -25,6 +25,9 @@ LEAST_DIFFUSION = 0.01
 """Share of a step's variance that diffuses at least, where a filtered variance falls below that of the jumps. A
 constant volatility never does: see `jumps`."""
 
+ROUNDING = 1e-9
+"""Of a number of steps."""
+
 
 class Innovation(NamedTuple):
     """One draw of all factors, of mean 0 and variance 1."""
@@ -55,6 +58,10 @@ class InnovationLaw(eqx.Module):
     def marginal(self) -> NormalMixture | None:
         """The exact marginal law of each factor, on the host; None: none is known."""
 
+    def owners(self, name: str) -> tuple[int, ...]:
+        """See `RiskFactorModel`."""
+        return tuple(range(self.loading.shape[0]))
+
 
 class ComposedModel(RiskFactorModel):
     """x_s = √(σ_s²h − Var J)·ε_s + J_s: the variance of the jumps is taken out of the forecast, not added to it."""
@@ -64,6 +71,8 @@ class ComposedModel(RiskFactorModel):
     innovation: InnovationLaw
     jumps: Jumps | None
     filter: VolatilityFilter | None
+    step: float | None = eqx.field(static=True)
+    """The longest step, in model steps; None: any horizon is one."""
 
     def bridge_loading(self) -> Float[Array, "factor component"]:
         """That of the innovations."""
@@ -78,17 +87,21 @@ class ComposedModel(RiskFactorModel):
         own = self.innovation.coordinates()
         return own if self.jumps is None else own._replace(count=self.innovation.dimension())
 
+    def owners(self, name: str) -> tuple[int, ...]:
+        """See the base."""
+        return self.innovation.owners(name)
+
     def mixing_truncated_at(self) -> float:
         """See the base."""
         return getattr(self.innovation, "u_min", 0.0)
 
     def n_steps(self, steps: float) -> int:
-        """One, unless the volatility is filtered: then day by day."""
-        if self.filter is None:
+        """As few equal ones as `step` allows; under a filter days, and whole ones."""
+        if self.step is None:
             return 1
-        if steps != round(steps):
+        if self.filter is not None and steps != round(steps):
             raise UsageError(f"a model with a volatility filter walks whole days; the horizon is {steps:g} days")
-        return int(steps)
+        return max(1, int(np.ceil(steps / self.step - ROUNDING)))
 
     def path(self, normal: Float[Array, "step dimension"], steps: Float[Array, ""]) -> PathShock:
         """See the base."""
@@ -124,10 +137,12 @@ class ComposedModel(RiskFactorModel):
         return jnp.maximum(total - self.jumps.variance(steps), least * total)
 
     def marginal(self, steps: float) -> NormalMixture | None:
-        """Innovation and jumps convolved, where both are mixtures of normals and the volatility is constant."""
+        """Innovation and jumps convolved, where both are mixtures of normals, over one step of constant volatility."""
+        if self.filter is not None or self.n_steps(steps) > 1:
+            return None
         law = self.innovation.marginal()
         jumps = None if self.jumps is None else self.jumps.marginal(steps)
-        if self.filter is not None or law is None or (self.jumps is not None and jumps is None):
+        if law is None or (self.jumps is not None and jumps is None):
             return None
         variance = self._diffusing(self.volatility**2 * steps, jnp.float64(steps))
         scale = np.sqrt(np.asarray(variance))[:, None]

@@ -60,7 +60,9 @@ def principal_loading(
 
 def _loading(c: np.ndarray, scale: np.ndarray) -> np.ndarray:
     value, vector = np.linalg.eigh(scale[:, None] * c * scale)
-    value, vector = np.maximum(value, 0.0)[::-1], vector[:, ::-1]
+    # An eigenvalue that is rounding of 0 would be a component of 1e-8 after the root.
+    value = np.where(value > len(c) * np.finfo(float).eps * value[-1], value, 0.0)
+    value, vector = value[::-1], vector[:, ::-1]
     largest = vector[np.argmax(np.abs(vector), axis=0), np.arange(len(value))]
     loading = vector * np.where(largest < 0, -1.0, 1.0) * np.sqrt(value) / scale[:, None]
     # Clipping a rounding error must not leave a variance that differs from 1.

@@ -70,6 +70,17 @@ class Heston(RiskFactorModel):
         """See the base."""
         return Coordinates(component=0, count=None if self.jumps is None else self.loading.shape[1])
 
+    def owners(self, name: str) -> tuple[int, ...]:
+        """Each underlying's vol factor owns its variance and that variance's jumps, its spot factor the price's."""
+        if name in ("price_mean", "price_deviation"):
+            return self.price_at
+        of_variance = name in (*Variance._fields, "variance_mean", "jump_correlation")
+        return self.variance_at if of_variance else super().owners(name)
+
+    def correlation_moves_marginals(self) -> bool:
+        """ρ is the skew of the price."""
+        return True
+
     def n_steps(self, steps: float) -> int:
         """`steps_per_day` a day, at least one."""
         return max(1, int(np.ceil(steps * self.steps_per_day)))

@@ -30,7 +30,7 @@ TERMS = 24
 
 
 class JumpSize(eqx.Module):
-    """The law of one systemic jump J. Abstract; a concrete law is final."""
+    """The law of one jump J, or of one of each factor. Abstract; a concrete law is final."""
 
     @abstractmethod
     def dimension(self, most: int) -> int:
@@ -41,20 +41,20 @@ class JumpSize(eqx.Module):
         """J₁ + … + J_count."""
 
     @abstractmethod
-    def mean(self) -> Float[Array, ""]:
+    def mean(self) -> Float[Array, "*factor"]:
         """E J."""
 
     @abstractmethod
-    def second_moment(self) -> Float[Array, ""]:
+    def second_moment(self) -> Float[Array, "*factor"]:
         """E J²."""
 
     @abstractmethod
-    def normal(self) -> tuple[float, float] | None:
+    def normal(self) -> tuple[Float[np.ndarray, "*factor"], Float[np.ndarray, "*factor"]] | None:
         """Mean and deviation where J is normal, else None; on the host."""
 
 
 class Jumps(eqx.Module):
-    """Σ_{k≤N} (β_i·J_k + η_ik) + Σ_{k≤N_i} J_ik: N common to all factors, η ~ N(0, s_i²), J_ik ~ N(m_i, δ_i²)."""
+    """Σ_{k≤N} (β_i·J_k + η_ik) + Σ_{k≤N_i} J_ik: N common to all factors, η ~ N(0, s_i²), J_ik by a law of its own."""
 
     size: JumpSize
     intensity: Float[Array, ""]
@@ -64,8 +64,8 @@ class Jumps(eqx.Module):
     scatter: Float[Array, " factor"]
     """s."""
     own_intensity: Float[Array, " factor"]
-    own_mean: Float[Array, " factor"]
-    own_deviation: Float[Array, " factor"]
+    own_size: JumpSize
+    """Its arrays are by factor."""
     most: int = eqx.field(static=True)
     """Systemic jumps that one step can hold."""
     own_most: int = eqx.field(static=True)
@@ -76,7 +76,8 @@ class Jumps(eqx.Module):
     def dimension(self) -> int:
         """Count, sizes, scatter, own counts, own sizes."""
         n = self.loading.shape[0]
-        return 1 + self.size.dimension(self.most) + n * self.scattered + 2 * n * (self.own_most > 0)
+        own = n * (1 + self.own_size.dimension(self.own_most)) if self.own_most else 0
+        return 1 + self.size.dimension(self.most) + n * self.scattered + own
 
     def draw(
         self, normal: Float[Array, " dimension"], steps: Float[Array, ""]
@@ -94,24 +95,25 @@ class Jumps(eqx.Module):
         own = jax.vmap(lambda z, mean: poisson(z, mean, self.own_most))(
             normal[place : place + n], self.own_intensity * years
         )
-        jump = jump + own * self.own_mean + jnp.sqrt(own) * self.own_deviation * normal[place + n :]
+        total = jax.vmap(lambda size, count, z: size.total(count, z))
+        jump = jump + total(self.own_size, own, normal[place + n :].reshape(n, -1))
         return jump, jnp.concatenate([count[None], own])
 
     def mean(self, steps: Float[Array, ""]) -> Float[Array, " factor"]:
         """Expectation over `steps` model steps."""
         years = steps / self.steps_per_year
-        return years * (self.intensity * self.loading * self.size.mean() + self.own_intensity * self.own_mean)
+        return years * (self.intensity * self.loading * self.size.mean() + self.own_intensity * self.own_size.mean())
 
     def variance(self, steps: Float[Array, ""]) -> Float[Array, " factor"]:
         """λE[(βJ + η)²] + λ_i E[J_i²] over `steps` model steps."""
         years = steps / self.steps_per_year
         systemic = self.loading**2 * self.size.second_moment() + self.scatter**2
-        return years * (self.intensity * systemic + self.own_intensity * (self.own_mean**2 + self.own_deviation**2))
+        return years * (self.intensity * systemic + self.own_intensity * self.own_size.second_moment())
 
     def marginal(self, steps: float) -> NormalMixture | None:
         """Merton's mixture over the counts, where sizes are normal."""
-        law, years = self.size.normal(), steps / self.steps_per_year
-        if law is None:
+        law, own, years = self.size.normal(), self.own_size.normal(), steps / self.steps_per_year
+        if law is None or own is None:
             return None
         beta, scatter = np.asarray(self.loading)[:, None], np.asarray(self.scatter)[:, None]
         systemic = _mixture(
@@ -122,8 +124,8 @@ class Jumps(eqx.Module):
         )
         if not self.own_most:
             return systemic
-        own_mean, own_deviation = np.asarray(self.own_mean)[:, None], np.asarray(self.own_deviation)[:, None]
-        return systemic.times(_mixture(np.asarray(self.own_intensity) * years, own_mean, own_deviation, self.own_most))
+        rate = np.asarray(self.own_intensity) * years
+        return systemic.times(_mixture(rate, own[0][:, None], own[1][:, None], self.own_most))
 
 
 def _mixture(mean_count: np.ndarray, mean: np.ndarray, deviation: np.ndarray, most: int) -> NormalMixture:
@@ -148,30 +150,22 @@ def most_jumps(mean: float) -> int:
     return max(1, int(stats.poisson.isf(RARE, mean)) + 1)
 
 
-def jumps(specification: ModelSpecification, steps: float, size: JumpSize) -> Jumps:
+def jumps(specification: ModelSpecification, steps: float, size: JumpSize, own_size: JumpSize) -> Jumps:
     """What `parameters.jumps` says, for steps of up to `steps` model steps.
 
     {intensity, mean, deviation | up_probability, up_rate, down_rate, loading: {factor: β}, scatter: {factor: s},
-    own: {factor: {intensity, mean, deviation}}}; intensities a year. β is 1 for a price and 0 for a vol that is not
-    listed. Raises InputError for what is missing or out of range, and where jumps alone exceed a factor's variance.
+    own: {factor: {intensity, and the numbers of a size}}}; intensities a year. β is 1 for a price and 0 for a vol that
+    is not listed. Raises InputError for what is missing or out of range, and where jumps alone exceed a variance.
     """
     given, factors = specification.parameters["jumps"], specification.factors
-    own = _by_factor(specification, "own", Mapping)
-    blank = {"intensity": 0.0, "mean": 0.0, "deviation": 0.0}
-    for name, o in own.items():
-        if not set(o) <= set(blank):
-            raise refused(f"own jumps have {', '.join(blank)}", "correct the keys", f"own[{name}]", dict(o))
-    row = {name: {key: _number(o, key, f"own[{name}].") for key in blank} for name, o in own.items()}
-    own_rows = [row.get(f.name, blank) for f in factors]
     beta = _by_factor(specification, "loading", (int, float))
     scatter = _by_factor(specification, "scatter", (int, float))
     years = steps / specification.steps_per_year
     intensity = _number(given, "intensity")
-    own_intensity = np.array([o["intensity"] for o in own_rows])
+    (own_intensity,) = own_numbers(specification, ("intensity",))
     # β may be negative: a vol rises where prices jump down.
-    signs = [intensity, *scatter.values(), *(o[key] for o in own_rows for key in ("intensity", "deviation"))]
-    if min(signs) < 0:
-        raise refused("intensities, deviations and scatter must be ≥ 0", "correct the sign", "", given)
+    if min(intensity, *scatter.values(), *own_intensity) < 0:
+        raise refused("intensities and scatter must be ≥ 0", "correct the sign", "", given)
     # Compared before it is inverted: the quantile of a huge Poisson variable is a number too, and an array's length.
     if not max(intensity, own_intensity.max()) * years < MOST / 2:
         rule = f"more than {MOST // 2} jumps are expected within {steps:g} steps; so many are a diffusion"
@@ -182,8 +176,7 @@ def jumps(specification: ModelSpecification, steps: float, size: JumpSize) -> Ju
         loading=jnp.asarray([float(beta.get(f.name, f.kind is FactorKind.SPOT)) for f in factors]),
         scatter=jnp.asarray([float(scatter.get(f.name, 0.0)) for f in factors]),
         own_intensity=jnp.asarray(own_intensity),
-        own_mean=jnp.asarray([o["mean"] for o in own_rows]),
-        own_deviation=jnp.asarray([o["deviation"] for o in own_rows]),
+        own_size=own_size,
         most=most_jumps(intensity * years),
         own_most=most_jumps(own_intensity.max() * years) if own_intensity.max() > 0 else 0,
         scattered=any(scatter.values()),
@@ -206,6 +199,25 @@ def _by_factor(specification: ModelSpecification, key: str, kind: Any) -> Mappin
     if not sound or not set(given) <= set(specification.factor_names):
         raise refused(f"{key} is by factor of the model", "correct names and values", key, given)
     return given
+
+
+def own_numbers(
+    specification: ModelSpecification, keys: tuple[str, ...], *, blank: float = 0.0
+) -> list[Float[np.ndarray, " factor"]]:
+    """What `parameters.jumps.own` says, an array for each key; `blank` of a factor without jumps of its own."""
+    own, names = _by_factor(specification, "own", Mapping), specification.factor_names
+    return [
+        np.array([_number(own[name], key, f"own[{name}].") if name in own else blank for name in names]) for key in keys
+    ]
+
+
+def own_sizes(specification: ModelSpecification, keys: tuple[str, ...], *, blank: float) -> list[np.ndarray]:
+    """As `own_numbers`, of what describes a size. Raises InputError for other keys: all own jumps are of one kind."""
+    for name, row in _by_factor(specification, "own", Mapping).items():
+        if not set(row) <= {"intensity", *keys}:
+            fix = "correct the keys; own jumps of all factors are of one kind"
+            raise refused(f"own jumps have intensity, {', '.join(keys)}", fix, f"own[{name}]", dict(row))
+    return own_numbers(specification, keys, blank=blank)
 
 
 def _number(given: Mapping[str, Any], key: str, prefix: str = "") -> float:

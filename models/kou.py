@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import jax.numpy as jnp
+import numpy as np
 from jax.scipy.special import log_ndtr
 from jaxtyping import Array, Float
 
-from pmvar.models.jumps import JumpSize, refused, required
+from pmvar.models.jumps import JumpSize, own_sizes, refused, required
 from pmvar.models.specification import ModelSpecification
+
+KEYS = ("up_probability", "up_rate", "down_rate")
 
 
 class DoubleExponentialJump(JumpSize):
@@ -16,10 +19,10 @@ class DoubleExponentialJump(JumpSize):
     Kou (2002), "A jump-diffusion model for option pricing", Management Science 48.
     """
 
-    p: Float[Array, ""]
-    up: Float[Array, ""]
+    p: Float[Array, "*factor"]
+    up: Float[Array, "*factor"]
     """η₁."""
-    down: Float[Array, ""]
+    down: Float[Array, "*factor"]
     """η₂."""
 
     def dimension(self, most: int) -> int:
@@ -34,11 +37,11 @@ class DoubleExponentialJump(JumpSize):
         jump = jnp.where(above < log_p, (log_p - above) / self.up, jnp.minimum(below - log_q, 0.0) / self.down)
         return jnp.sum(jnp.where(jnp.arange(float(normal.shape[0])) < count, jump, 0.0))
 
-    def mean(self) -> Float[Array, ""]:
+    def mean(self) -> Float[Array, "*factor"]:
         """p/η₁ − (1 − p)/η₂."""
         return self.p / self.up - (1 - self.p) / self.down
 
-    def second_moment(self) -> Float[Array, ""]:
+    def second_moment(self) -> Float[Array, "*factor"]:
         """2p/η₁² + 2(1 − p)/η₂²."""
         return 2 * self.p / self.up**2 + 2 * (1 - self.p) / self.down**2
 
@@ -54,10 +57,18 @@ def _log(x: Float[Array, ""]) -> Float[Array, ""]:
 
 def double_exponential_jump(specification: ModelSpecification) -> DoubleExponentialJump:
     """From `parameters.jumps`: up_probability p, up_rate η₁ and down_rate η₂ (a mean jump is 1/rate)."""
-    p, up, down = required(specification, ("up_probability", "up_rate", "down_rate"))
-    if not 0 <= p <= 1:
-        raise refused("must be a probability", "correct it", "up_probability", p)
+    return _sound("", *map(np.asarray, required(specification, KEYS)))
+
+
+def own_double_exponential_jumps(specification: ModelSpecification) -> DoubleExponentialJump:
+    """The same of `parameters.jumps.own`, by factor."""
+    return _sound("own.", *own_sizes(specification, KEYS, blank=1.0))
+
+
+def _sound(column: str, p: np.ndarray, up: np.ndarray, down: np.ndarray) -> DoubleExponentialJump:
+    if not np.all((p >= 0) & (p <= 1)):
+        raise refused("must be a probability", "correct it", f"{column}up_probability", p)
     for key, rate in (("up_rate", up), ("down_rate", down)):
-        if not rate > 0:
-            raise refused("must be positive: a mean jump is 1/rate", "correct it", key, rate)
+        if not np.all(rate > 0):
+            raise refused("must be positive: a mean jump is 1/rate", "correct it", column + key, rate)
     return DoubleExponentialJump(jnp.asarray(p), jnp.asarray(up), jnp.asarray(down))

@@ -53,6 +53,11 @@ class StudentT(InnovationLaw):
         """See the base."""
         return Coordinates(mixing=0, component=1)
 
+    def owners(self, name: str) -> tuple[int, ...]:
+        """Where all factors share one ν it is nobody's."""
+        shared = name == "inverse_dof" and self.inverse_dof.shape[0] < len(self.law)
+        return () if shared else super().owners(name)
+
     def draw(self, normal: Float[Array, " dimension"]) -> Innovation:
         """See the base."""
         # The coefficients are constants of the host; their slopes let a derivative by ν through, and add nothing.

@@ -12,6 +12,7 @@ from pmvar.errors import NumericsError
 from pmvar.kernels.mixing import U_MIN, U_MIN_EXP, Z_MAX
 from pmvar.models import build
 from pmvar.models.price_map import NormalMixture, log_price_ratio, mean_shift
+from pmvar.models.specification import ModelSpecification
 from pmvar.scenarios import simulate
 from pmvar.types import PriceMap, Sampling
 from tests.laws import MARKET, N, marginal
@@ -111,21 +112,50 @@ def test_drift_of_a_t_with_its_truncation_by_quadrature(price_map):
     assert mean == pytest.approx(growth, abs=1e-9)
 
 
+def assert_forwards_are_met(law: ModelSpecification, *, n: int, inside: bool) -> None:
+    """E g = F/S in simulation, inside four standard errors, at the horizon and `inside` it; vols get no drift."""
+    market = replace(MARKET, forwards={"A": carry_curve(100.0, 3.0), "B": carry_curve(10.0, -2.0)})
+    scenarios = simulate(law, market, seed=3, n_scenarios=n, horizon="2d", sampling=Sampling.MC)
+    at = {2.0: np.asarray(scenarios.shock[:, 0])}
+    if inside:
+        at[1.25] = np.concatenate([scenarios.at(i, AS_OF + 1.25 * DAY) for i in range(scenarios.n_tiles)])
+    for days, shock in at.items():
+        price = np.exp(shock[:, :2])
+        forward = np.exp(np.array([3.0, -2.0]) * days / 365)
+        np.testing.assert_array_less(np.abs(price.mean(0) - forward), 4 * price.std(0) / np.sqrt(n))
+        # The drift is material: without it the test would fail.
+        assert np.all(np.abs(forward - 1) > 20 * price.std(0) / np.sqrt(n))
+        assert abs(shock[:, 2].mean()) < 4 * shock[:, 2].std() / np.sqrt(n)
+
+
 @pytest.mark.parametrize("price_map", list(PriceMap))
 @pytest.mark.parametrize(("model", "nu"), [("gaussian", None), ("t", 5.0)])
 def test_prices_grow_to_their_forward_on_average(price_map, model, nu):
-    """In simulation, inside four standard errors, at the horizon and inside it; vols get no drift."""
-    market = replace(MARKET, forwards={"A": carry_curve(100.0, 3.0), "B": carry_curve(10.0, -2.0)})
+    """Under every map."""
     law = specification(SIGMA | {"A:vol": 0.05}, model=model, degrees_of_freedom=nu, price_map=price_map)
-    scenarios = simulate(law, market, seed=3, n_scenarios=N, horizon="2d", sampling=Sampling.MC)
-    inside = [scenarios.at(i, AS_OF + 1.25 * DAY) for i in range(scenarios.n_tiles)]
-    for days, shock in ((2.0, np.asarray(scenarios.shock[:, 0])), (1.25, np.concatenate(inside))):
-        price = np.exp(shock[:, :2])
-        forward = np.exp(np.array([3.0, -2.0]) * days / 365)
-        np.testing.assert_array_less(np.abs(price.mean(0) - forward), 4 * price.std(0) / np.sqrt(N))
-        # The drift is material: without it the test would fail.
-        assert np.all(np.abs(forward - 1) > 20 * price.std(0) / np.sqrt(N))
-        assert abs(shock[:, 2].mean()) < 4 * shock[:, 2].std() / np.sqrt(N)
+    assert_forwards_are_met(law, n=N, inside=True)
+
+
+MERTON = {"intensity": 40.0, "mean": -0.03, "deviation": 0.03, "loading": {"B:spot": 1.5}}
+KOU = {"intensity": 40.0, "up_probability": 0.3, "up_rate": 60.0, "down_rate": 40.0}
+FILTER = {f"{u}:spot": {"omega": 4e-5, "alpha": 0.1, "gamma": 0.05, "beta": 0.8} for u in "AB"}
+
+
+@pytest.mark.parametrize(
+    ("model", "more", "inside"),
+    [
+        ("t-multi", {"parameters": {"skew": {"A:spot": -0.4, "B:spot": 0.3}}}, False),
+        ("merton", {"parameters": {"jumps": MERTON}}, False),
+        ("kou", {"parameters": {"jumps": KOU}}, False),
+        ("t-jump", {"parameters": {"jumps": MERTON}}, True),
+        ("t-garch", {"state": {"filter": FILTER}}, False),
+        ("t-garch-jump", {"parameters": {"jumps": KOU}, "state": {"filter": FILTER}}, False),
+    ],
+)
+def test_prices_of_every_composed_model_grow_to_their_forward(model, more, inside):
+    """Under the map that no law has a closed form of: by the mixture where there is one, else by reference paths."""
+    law = specification(SIGMA | {"A:vol": 0.05}, model=model, degrees_of_freedom=6.0)
+    assert_forwards_are_met(replace(law, **more), n=1 << 15, inside=inside)
 
 
 def test_vol_factors_are_not_asked_for_a_drift():

@@ -31,6 +31,13 @@ MERTON = {"intensity": 12.0, "mean": -0.02, "deviation": 0.03, "own": {"BTC:vol"
     "intensity": 2.0, "mean": 0.1, "deviation": 0.05}}, "loading": {"ETH:spot": 1.2}, "scatter": {"ETH:spot": 0.01},
 }  # fmt: skip
 KOU = {"intensity": 12.0, "up_probability": 0.4, "up_rate": 50.0, "down_rate": 40.0}
+KOU |= {"own": {"ETH:spot": {**KOU, "intensity": 2.0}}}
+VARIANCE = {
+    u: {"kappa": 2.0 + i, "theta": 0.3, "vol_of_variance": 0.8, "initial": 0.25} for i, u in enumerate(("BTC", "ETH"))
+}
+SVCJ = {"intensity": 3.0, "by_underlying": {
+    u: {"mean": -0.05, "deviation": 0.04, "variance_mean": 0.1, "correlation": -0.3} for u in VARIANCE
+}}  # fmt: skip
 SAMPLING = {"mixing_share": 0.4, "mixing_exponent": 0.5, "inflation": [1.25], "count_share": 0.5}
 HISTORY = np.random.default_rng(1).standard_t(4, size=(260, 4)) * 0.02
 TIMES = [f"{2024 + (i >= 240)}-{i % 240 // 20 + 1:02d}-{i % 20 + 1:02d}" for i in range(260)]
@@ -44,6 +51,8 @@ MODELS: dict[str, dict[str, Any]] = {
     "t-garch-jump": {"parameters": {"jumps": KOU}, "state": {"filter": FILTER}},
     "merton": {"parameters": {"jumps": MERTON}},
     "kou": {"parameters": {"jumps": KOU}},
+    "heston": {"parameters": {"variance": VARIANCE, "steps_per_day": 4}, "state": {"variance": {"BTC": 0.4}}},
+    "svcj": {"parameters": {"variance": VARIANCE, "jumps": SVCJ}},
     "fhs": {"state": {"filter": FILTER}, "history": HISTORY},
     "historical": {"history": HISTORY},
 }
@@ -74,7 +83,7 @@ def same(a: ModelSpecification, b: ModelSpecification) -> None:
 
 
 def test_every_model_of_this_version_is_here():
-    assert set(MODELS) == set(NAMES) - {"heston", "svcj"}
+    assert set(MODELS) == set(NAMES)
 
 
 @pytest.mark.parametrize("name", MODELS)

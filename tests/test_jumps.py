@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from scipy import stats
+from scipy import special, stats
 
 from pmvar.errors import InputError
 from pmvar.models import build
@@ -64,22 +64,84 @@ def test_mertons_law():
 
 
 def test_kous_law():
-    """Kolmogorov–Smirnov against the inverted characteristic function; the same for a loading of −½."""
-    model = jumping("kou", KOU | {"loading": {"B:spot": -0.5}})
+    """Kolmogorov–Smirnov against the inverted characteristic function; the same for a loading of −½ and jumps of its
+    own."""
+    own = {"intensity": 30.0, "up_probability": 0.6, "up_rate": 40.0, "down_rate": 60.0}
+    model = jumping("kou", KOU | {"loading": {"B:spot": -0.5}, "own": {"B:spot": own}})
     x = total(build(model, H), steps=H)
-    lam, p, up, down = KOU.values()
-    second = 2 * p / up**2 + 2 * (1 - p) / down**2
 
-    def phi(beta: float, sigma: float):
-        rest = H * (sigma**2 - lam * beta**2 * second / 365)
+    def jump(u: Any, lam: float, p: float, up: float, down: float) -> Any:
+        """Exponent of a year of jumps."""
+        return lam * (p * up / (up - 1j * u) + (1 - p) * down / (down + 1j * u) - 1)
+
+    def second(lam: float, p: float, up: float, down: float) -> float:
+        return 2 * lam * (p / up**2 + (1 - p) / down**2)
+
+    def phi(beta: float, sigma: float, alone: float):
+        rest = H * sigma**2 - YEARS * (beta**2 * second(*KOU.values()) + alone * second(*own.values()))
         return lambda u: np.exp(
-            -0.5 * rest * u**2
-            + lam * YEARS * (p * up / (up - 1j * beta * u) + (1 - p) * down / (down + 1j * beta * u) - 1)
+            -0.5 * rest * u**2 + YEARS * (jump(beta * u, *KOU.values()) + alone * jump(u, *own.values()))
         )
 
-    for column, beta, sigma in ((x[:, 0], 1.0, 0.04), (x[:, 1], -0.5, 0.05)):
-        law = Inverted(phi(beta, sigma), most=9 / (sigma * np.sqrt(H)) * 2)
+    for column, beta, sigma, alone in ((x[:, 0], 1.0, 0.04, 0.0), (x[:, 1], -0.5, 0.05, 1.0)):
+        law = Inverted(phi(beta, sigma, alone), most=9 / (sigma * np.sqrt(H)) * 2)
         assert stats.kstest(column, law.cdf).pvalue > 1e-3
+
+
+def t_with_jumps(jumps: Any, *, nu: float, variance: float, beta: float, own: Any, days: float) -> Any:
+    """Characteristic function of x over `days` of one t draw with jumps: Student's by a Bessel function (Hurst 1995),
+    the compound Poisson sums' by their exponent."""
+    if "mean" in jumps:
+        m, d = jumps["mean"], jumps["deviation"]
+        second = m**2 + d**2
+    else:
+        p, up, down = (jumps[key] for key in ("up_probability", "up_rate", "down_rate"))
+        second = 2 * p / up**2 + 2 * (1 - p) / down**2
+    rest = variance - (jumps["intensity"] * beta**2 * second
+                       + own["intensity"] * (own["mean"] ** 2 + own["deviation"] ** 2)) / 365  # fmt: skip
+
+    def size(u: np.ndarray) -> np.ndarray:
+        if "mean" in jumps:
+            return np.exp(1j * u * m - 0.5 * (d * u) ** 2)
+        return p * up / (up - 1j * u) + (1 - p) * down / (down + 1j * u)
+
+    def phi(u: np.ndarray) -> np.ndarray:
+        z = np.sqrt((nu - 2) * rest * days) * u
+        student = special.kv(nu / 2, z) * z ** (nu / 2) / special.gamma(nu / 2) / 2 ** (nu / 2 - 1)
+        alone = np.exp(1j * u * own["mean"] - 0.5 * (own["deviation"] * u) ** 2)
+        return student * np.exp(
+            days / 365 * (jumps["intensity"] * (size(beta * u) - 1) + own["intensity"] * (alone - 1))
+        )
+
+    return phi
+
+
+STILL = {"omega": 0.04**2, "alpha": 0.0, "beta": 0.0}
+MOVING = {"omega": 4e-5, "alpha": 0.1, "beta": 0.85, "variance": 2e-3}
+
+
+@pytest.mark.parametrize(
+    ("jumps", "filtered", "steps", "n"),
+    [(MERTON, None, 1.0, 1 << 15), (MERTON, None, 10.0, N), (KOU, None, 1.5, 1 << 15), (KOU, STILL, 10.0, N),
+     (MERTON, MOVING, 1.0, 1 << 15)],
+)  # fmt: skip
+def test_the_law_of_a_t_with_jumps(jumps, filtered, steps, n):
+    """Kolmogorov–Smirnov of x at the horizon, which days of their own mixing variables make up: the characteristic
+    function of one step to the power of their number. One day and a half are two steps of 18 hours. Under a filter that
+    stands still, and one step under one that moves, the law is the same with the filter's variance."""
+    nu = 5.0
+    state: Any = {} if filtered is None else {"filter": {"A:spot": filtered}}
+    model = jumping("t-jump" if filtered is None else "t-garch-jump", jumps | MORE, nu=nu, state=state)
+    law: Any = build(model, steps)
+    days = {1.0: 1, 1.5: 2, 10.0: 10}[steps]
+    assert law.n_steps(steps) == days
+    x = total(law, steps=steps, n=n)
+    none = {"intensity": 0.0, "mean": 0.0, "deviation": 0.0}
+    for f, beta in (("A:spot", 1.0), ("B:spot", -0.7)):
+        variance = filtered.get("variance", 0.04**2) if filtered and f == "A:spot" else SIGMA[f] ** 2
+        one = t_with_jumps(jumps, nu=nu, variance=variance, beta=beta, own=MORE["own"].get(f, none), days=steps / days)
+        exact = Inverted(lambda u, one=one: one(u) ** days, most=40 / np.sqrt(variance * steps))
+        assert stats.kstest(x[:, list(SIGMA).index(f)], exact.cdf).pvalue > 1e-3
 
 
 @pytest.mark.parametrize(
@@ -195,6 +257,10 @@ def test_a_side_that_never_jumps():
         ("merton", MERTON | {"own": {"A:spot": {**MERTON, "rate": 1.0}}}, "own jumps have intensity, mean, deviation"),
         ("merton", MERTON | {"own": {"A:spot": {**MERTON, "intensity": -1.0}}}, "must be ≥ 0"),
         ("merton", MERTON | {"own": {"A:spot": {**MERTON, "intensity": 1e7}}}, "so many are a diffusion"),
+        ("kou", KOU | {"own": {"A:spot": {**KOU, "mean": 0.0}}}, "own jumps have intensity, up_probability"),
+        ("kou", KOU | {"own": {"A:spot": KOU, "B:spot": MERTON}}, "own jumps of all factors are of one kind"),
+        ("kou", KOU | {"own": {"A:spot": KOU | {"up_probability": -0.1}}}, "own.up_probability.*must be a probability"),
+        ("kou", KOU | {"own": {"A:spot": KOU | {"down_rate": 0.0}}}, "own.down_rate.*must be positive"),
         ("kou", MERTON, "model kou needs parameters.jumps with down_rate"),
         ("kou", KOU | {"up_probability": 1.1}, "must be a probability"),
         ("kou", KOU | {"up_rate": 0.0}, "must be positive"),

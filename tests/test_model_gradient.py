@@ -1,8 +1,10 @@
 """Derivatives of the margin by the model's parameters: against differences on the same paths, against closed forms
 where only the law is the same, and with the drift moving along."""
 
+import copy
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,8 +14,11 @@ import pmvar
 from pmvar.market.snapshot import MarketSnapshot
 from pmvar.models.specification import ModelSpecification
 from pmvar.risk.rules import MarginRules
+from pmvar.scenarios.paths import Paths
+from pmvar.scenarios.slopes import ParameterSlopes
 from pmvar.types import Drift, Measure, Precision, PriceMap, Sampling
-from tests.engines import Row, call, hold, mixed_market, mixed_model, put
+from tests.engines import VOL, Row, call, hold, mixed_market, mixed_model, put
+from tests.laws import Inverted, quantile_and_shortfall
 from tests.markets import instrument, portfolio, snapshot, specification, table
 
 N = 8192
@@ -22,6 +27,15 @@ HELD: list[Row] = [
     ("b", call("ETH", "FAR"), 5.0), ("b", "BTC-PERPETUAL", -3e4),
 ]  # fmt: skip
 JUMPS = {"intensity": 12.0, "mean": -0.04, "deviation": 0.02, "loading": {"EUR:spot": 0.1, "USDC:spot": 0.0}}
+
+VARIANCE = {
+    u: {"kappa": 3.0 + i, "theta": vol**2, "vol_of_variance": 1.5 * vol, "initial": 1.5 * vol**2}
+    for i, (u, vol) in enumerate(VOL.items())
+}
+SVCJ = {"intensity": 8.0, "by_underlying": {
+    u: {"mean": -0.04 - 0.01 * i, "deviation": 0.03, "variance_mean": 0.05 * vol**2, "correlation": -0.2}
+    for i, (u, vol) in enumerate(VOL.items())
+}}  # fmt: skip
 
 Table = dict[tuple[str, str, str, str], tuple[float, float]]
 """(account, parameter, factor, other factor) -> value and standard error."""
@@ -37,6 +51,8 @@ def model(name: str) -> ModelSpecification:
         "t-multi": {},
         "t-jump": {"parameters": {"jumps": JUMPS}},
         "t-garch": {"state": {"filter": filters}},
+        "heston": {"parameters": {"variance": VARIANCE}},
+        "svcj": {"parameters": {"variance": VARIANCE, "jumps": SVCJ}},
     }[name]
     return replace(base, model=name, **({"factors": own} | more))
 
@@ -124,6 +140,61 @@ def test_jump_sizes_against_differences(key, label):
         assert found[account, label, "", ""][0] == pytest.approx(change[account] / (2 * size), rel=1e-4)
 
 
+def moved_underlying(specified: ModelSpecification, key: str, step: float, underlying: str = "ETH") -> Any:
+    """One number of one underlying's variance, or of its jumps, moved."""
+    parameters = copy.deepcopy(dict(specified.parameters))
+    rows = parameters["variance"] if key in parameters["variance"][underlying] else parameters["jumps"]["by_underlying"]
+    rows[underlying][key] += step
+    return replace(specified, parameters=parameters)
+
+
+@pytest.mark.parametrize(
+    ("name", "keys"),
+    [
+        ("heston", {"kappa": ("kappa", "vol"), "vol_of_variance": ("vol_of_variance", "vol")}),
+        ("svcj", {"initial": ("initial", "vol"), "mean": ("price_mean", "spot"),
+                  "deviation": ("price_deviation", "spot"), "variance_mean": ("variance_mean", "vol"),
+                  "correlation": ("jump_correlation", "vol")}),
+    ],
+)  # fmt: skip
+def test_variances_against_differences(name, keys):
+    """The second underlying's own numbers, under its own factor's name, on the same paths; and each parameter is there
+    once for each underlying that the account depends on."""
+    market, specified = mixed_market(), model(name)
+    found = greeks_of(run(specified, market, drift=Drift.NONE, rules=MarginRules()))
+    for key, (label, kind) in keys.items():
+        owners = {f for (a, p, f, _) in found if (a, p) == ("a", label)}
+        assert owners == {f"{u}:{kind}" for u in ("BTC", "ETH", "SOL")}
+        size = 1e-4 * (abs(VARIANCE["ETH"].get(key, 1.0)))
+        change = difference(*(moved_underlying(specified, key, s) for s in (size, -size)), market, drift=Drift.NONE)
+        for account in ("a", "b"):
+            got = found[account, label, f"ETH:{kind}", ""][0]
+            assert got == pytest.approx(change[account] / (2 * size), rel=1e-3)
+
+
+def test_the_drift_moves_with_the_skew_of_heston():
+    """c of E[g(x + c)] = F/S depends on the correlation of price and variance: its slope by the loading, along the
+    loading's own difference, against drifts solved anew from sixteen times the paths."""
+    market, size = snapshot({"A": (100.0, "USD")}), 0.05
+    variance = {"A": {"kappa": 2.0, "theta": 0.4, "vol_of_variance": 2.0, "initial": 0.4}}
+
+    def paths(rho: float) -> Paths:
+        law = specification({"A:spot": 0.03, "A:vol": 0.05}, model="heston", correlation=np.array([[1, rho], [rho, 1]]))
+        drawn = pmvar.simulate(
+            replace(law, parameters={"variance": variance}), market, seed=1, n_scenarios=2048, horizon="10d"
+        )
+        assert drawn.paths is not None
+        return drawn.paths
+
+    low, middle, high = (paths(-0.5 + s) for s in (-size, 0.0, size))
+    along = (np.asarray(high.law.bridge_loading()) - np.asarray(low.law.bridge_loading())) / (2 * size)
+    slopes = ParameterSlopes(middle)
+    (leaf,) = (leaf for leaf in slopes.leaves if leaf.name == "loading")
+    found = slopes._drift_at(middle.end)[1][0, leaf.start : leaf.start + leaf.value.size] @ along.ravel()
+    exact = (high.shift(high.end)[0] - low.shift(low.end)[0]) / (2 * size)
+    assert found == pytest.approx(exact, rel=0.1) and abs(exact) > 1e-4
+
+
 def test_an_intensity_against_other_paths():
     """A count does not move with its intensity: the likelihood ratio is unbiased, and noisier than its error says by no
     more than four of them. The difference is over ±20%, on 16 times the paths."""
@@ -140,6 +211,72 @@ def test_an_intensity_against_other_paths():
         noise = np.hypot(tables[0]["es_standard_error"][i], tables[1]["es_standard_error"][i]) / 4.8
         assert error > 0
         assert abs(value - change) <= 4 * np.hypot(error, noise)
+
+
+def one_price(specified: ModelSpecification) -> Table:
+    """Greeks of one unit of A at 100, held long over a day, under the linear map and without drift."""
+    market = snapshot({"A": (100.0, "USD")})
+    held = portfolio(table([instrument("A", "spot", "A")]), {"x": {"A": 1.0}})
+    linear = replace(specified, price_map=PriceMap.LINEAR)
+    drawn = pmvar.simulate(linear, market, seed=2, n_scenarios=65_536, horizon="1d", drift=Drift.NONE)
+    return greeks_of(pmvar.margin_report(pmvar.reprice(held, market, drawn), held, MarginRules()))
+
+
+def assert_slope(found: tuple[float, float], shortfall: Callable[[float], float], at: float, precise: float) -> None:
+    """Within four standard errors of the difference of an exact shortfall, an error below `precise` of it."""
+    value, error = found
+    exact = (shortfall(1.01 * at) - shortfall(0.99 * at)) / (0.02 * at)
+    assert abs(value - exact) <= 4 * error
+    assert error < precise * abs(exact)
+
+
+@pytest.mark.parametrize("moved", ["intensity", "own_intensity"])
+def test_intensities_by_law(moved):
+    """Merton's mixture gives the shortfall as a function of both intensities, the forecast held."""
+    m, d, own_m, own_d, sigma = -0.05, 0.02, -0.05, 0.03, 0.04
+    at = {"intensity": 20.0, "own_intensity": 12.0}
+    own = {"intensity": at["own_intensity"], "mean": own_m, "deviation": own_d}
+    jumps = {"intensity": at["intensity"], "mean": m, "deviation": d, "own": {"A:spot": own}}
+    specified = replace(specification({"A:spot": sigma}, model="merton"), parameters={"jumps": jumps})
+
+    def shortfall(rate: float) -> float:
+        both = at | {moved: rate}
+        rest = sigma**2 - (both["intensity"] * (m**2 + d**2) + both["own_intensity"] * (own_m**2 + own_d**2)) / 365
+        i, j = (n.ravel() for n in np.meshgrid(np.arange(9.0), np.arange(9.0)))
+        weight = stats.poisson.pmf(i, both["intensity"] / 365) * stats.poisson.pmf(j, both["own_intensity"] / 365)
+        mean, deviation = i * m + j * own_m, np.sqrt(rest + i * d**2 + j * own_d**2)
+        return 100 * quantile_and_shortfall(
+            lambda x: float(weight @ stats.norm.cdf((x + mean) / deviation)), 0.99, high=1.0
+        )[1]  # fmt: skip
+
+    factor = "" if moved == "intensity" else "A:spot"
+    assert_slope(one_price(specified)["x", moved, factor, ""], shortfall, at[moved], 0.15)
+
+
+def test_the_intensity_of_jumps_of_variance_by_law():
+    """A variance that hardly moves of itself: x of a day is normal with a compound Poisson sum, its compensator moving
+    with the intensity, and the shortfall follows from the inverted characteristic function."""
+    v, rate, m, d, up, rho = 0.25, 15.0, -0.04, 0.02, 0.05, -0.4
+    variance = {"A": {"kappa": 1.0, "theta": v, "vol_of_variance": 1e-3, "initial": v}}
+    row = {"mean": m, "deviation": d, "variance_mean": up, "correlation": rho}
+    specified = replace(
+        specification({"A:spot": 0.03, "A:vol": 0.05}, model="svcj"),
+        parameters={"variance": variance, "jumps": {"intensity": rate, "by_underlying": {"A": row}}},
+    )
+    relative = np.exp(m + d**2 / 2) / (1 - rho * up) - 1
+
+    def shortfall(rate: float) -> float:
+        def phi(u: np.ndarray) -> np.ndarray:
+            size = np.exp(1j * u * m - 0.5 * (d * u) ** 2) / (1 - 1j * u * rho * up)
+            drift = -1j * u * (v / 2 + rate * relative)
+            return np.exp((drift - 0.5 * v * u**2 + rate * (size - 1)) / 365)
+
+        law = Inverted(phi, most=9 / np.sqrt(v / 365))
+        return 100 * quantile_and_shortfall(
+            lambda x: 0.5 + float(np.sum(np.imag(np.exp(1j * law.u * x) * law.weight))), 0.99, high=1.0
+        )[1]  # fmt: skip
+
+    assert_slope(one_price(specified)["x", "intensity", "", ""], shortfall, rate, 0.1)
 
 
 @pytest.mark.parametrize("measure", list(Measure))

@@ -59,7 +59,7 @@ CASES: dict[str, ModelSpecification] = {
     "all of the variance jumps": of("merton", sigma=(0.1,) * 3, jumps={
         "intensity": 365.0 / 100, "mean": 1.0, "deviation": 0.0, "loading": {"A:vol": 1.0},
     }),
-    "only up": of("kou", jumps=KOU | {"up_probability": 1.0}),
+    "only up": of("kou", jumps=KOU | {"up_probability": 1.0, "own": {"B:spot": KOU}}),
     "only down": of("kou", jumps=KOU | {"up_probability": 0.0}),
     "ewma of jumps": of("t-garch-jump", jumps=KOU, filters={"A:spot": {"ewma": True}}),
     "jumps above the filter": of("t-garch-jump", jumps=MERTON, filters={"A:spot": GJR | {"variance": 1e-7}}),

@@ -17,6 +17,7 @@ from jaxtyping import Array, Float
 
 from pmvar.instruments import Instruments
 from pmvar.kernels.tail_sums import product_sums
+from pmvar.models.base import RiskFactorModel
 from pmvar.risk.measure import BlockMeasure
 from pmvar.risk.tail_sums import Reach, Slot, TailWeights, centred_error
 from pmvar.scenarios.paths import Paths
@@ -178,7 +179,7 @@ class ModelPiece:
             assert isinstance(self.score, np.ndarray)
             total[:, :-1, leaf.start : leaf.start + leaf.value.size] += self.score[:, some].transpose(0, 2, 1)
             first += leaf.value.size
-        labels, total = _named(slopes.leaves, self.factors, total)
+        labels, total = _named(slopes.leaves, slopes.paths.law, self.factors, total)
         by_replicate = total[:, :-1].transpose(0, 2, 1)
         return ModelGradient(
             labels=labels,
@@ -195,7 +196,7 @@ def joined(parts: Sequence[ModelGradient]) -> ModelGradient:
 
 
 def _named(
-    leaves: tuple[Leaf, ...], factors: tuple[str, ...], total: np.ndarray
+    leaves: tuple[Leaf, ...], law: RiskFactorModel, factors: tuple[str, ...], total: np.ndarray
 ) -> tuple[tuple[Label, ...], Float[np.ndarray, "account group parameter"]]:
     """Columns of parameters from those of arrays: ν from 1/ν, correlations from their loading."""
     labels: list[Label] = []
@@ -205,12 +206,11 @@ def _named(
         if name == "loading" and value.ndim == 2:
             pairs, part = _by_correlation(value, part)
             labels += [Label("correlation", factors[i], factors[j]) for i, j in pairs]
-        elif name == "inverse_dof":
-            part = -part * value**2
-            labels += [Label("degrees_of_freedom", f) for f in (factors if value.size == len(factors) > 1 else ("",))]
         else:
-            owners = ("",) if value.ndim == 0 else factors
-            labels += [Label(name, f) for f in owners]
+            owners = [factors[i] for i in law.owners(name)] if value.ndim else []
+            if name == "inverse_dof":
+                name, part = "degrees_of_freedom", -part * value**2
+            labels += [Label(name, f) for f in owners or ("",)]
         columns.append(part)
     return tuple(labels), np.concatenate(columns, axis=-1)
 

@@ -107,7 +107,7 @@ class ParameterSlopes:
             if p.growth is not None:
                 slope[p.is_price] = -reached[p.is_price] / np.asarray(by_shift)[p.is_price, None]
             for leaf in self.leaves:
-                if leaf.name == "loading" and leaf.value.ndim == 2:  # no marginal law depends on it
+                if leaf.name == "loading" and leaf.value.ndim == 2 and not p.law.correlation_moves_marginals():
                     slope[:, leaf.start : leaf.start + leaf.value.size] = 0.0
             self._drift[time] = reached, slope
         return self._drift[time]
