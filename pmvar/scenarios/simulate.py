@@ -71,8 +71,10 @@ def simulate(
     )
     shocks, weights = zip(*(paths.tile(i, end) for i in range(-(-n_scenarios // PATH_TILE))), strict=True)
     shock, weight = jnp.concatenate(shocks)[:n_scenarios], np.concatenate(weights)[:n_scenarios]
-    if not bool(jnp.all(jnp.isfinite(shock))):
-        raise NumericsError("a simulated shock is not finite; check the volatilities of model.json")
+    finite = np.asarray(jnp.all(jnp.isfinite(shock), axis=0))
+    if not finite.all():
+        bad = model.factor_names[int(np.flatnonzero(~finite)[0])]
+        raise NumericsError(f"a simulated shock of {bad} is not finite; check its volatility in model.json")
     return ScenarioSet(
         factors=model.factor_names,
         as_of=market.as_of,

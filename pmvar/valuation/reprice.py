@@ -30,13 +30,13 @@ class ProfitAndLoss:
 
     plan: Plan
     precision: Precision
-    instrument_id: np.ndarray
-    """Names of the instruments, in the portfolio's order."""
+    portfolio: Portfolio
+    """Whose instruments are priced."""
 
     @property
     def n_instruments(self) -> int:
         """Number of instruments."""
-        return len(self.instrument_id)
+        return len(self.portfolio.instruments)
 
     @property
     def scenarios(self) -> ScenarioSet:
@@ -89,13 +89,20 @@ class ProfitAndLoss:
         """Refuse a tile with a NaN or an infinity: `top_k` and comparisons would drop it in silence."""
         finite = np.asarray(_finite_rows(tile))
         if not finite.all():
-            names = self.instrument_id[~finite[self.row]].tolist()
-            more = f" and {len(names) - 5} others" if len(names) > 5 else ""
+            bad = np.flatnonzero(~finite[self.row])
+            holders = np.unique(self.portfolio.quantity[:, bad].nonzero()[0])
+            what = _some(self.portfolio.instruments.instrument_id[bad])
             raise NumericsError(
-                f"the P&L of {', '.join(map(str, names[:5]))}{more} is not finite in scenario tile {index}; "
-                "check the terms and vols, the volatilities of model.json, or use --precision float64"
+                f"the P&L of {what}, held by {_some(self.portfolio.account_id[holders]) or 'nobody'}, is not finite in "
+                f"scenario tile {index}; check the terms and vols, the volatilities of model.json, or use "
+                "--precision float64"
             )
         return tile
+
+
+def _some(names: np.ndarray) -> str:
+    more = f" and {len(names) - 5} others" if len(names) > 5 else ""
+    return ", ".join(map(str, names[:5])) + more
 
 
 @jax.jit
@@ -123,4 +130,4 @@ def reprice(
     Nothing is computed until tiles are asked for. Instruments that lack an input are named in `.plan.unpriced`.
     """
     plan = make_plan(portfolio.instruments, market, scenarios, precision)
-    return ProfitAndLoss(plan, precision, portfolio.instruments.instrument_id)
+    return ProfitAndLoss(plan, precision, portfolio)
