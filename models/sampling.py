@@ -122,7 +122,8 @@ def leaning(
         )
         first, weight = first.at[at.count].set(-moved), weight * w
     if at.component is not None:
-        for i, scale in enumerate(parameters.inflation[: z.shape[1] - at.component]):
+        last = z.shape[1] if at.count is None else at.count
+        for i, scale in enumerate(parameters.inflation[: last - at.component]):
             moved, w = inflated(first[at.component + i], scale)
             first, weight = first.at[at.component + i].set(moved), weight * w
     return z.at[0].set(first), weight
