@@ -125,12 +125,17 @@ def header() -> Figures:
     }
 
 
-def benchmark(description: str, measure: Callable[[argparse.Namespace], Figures], *more: str) -> None:
-    """Run a benchmark as a script: `--quick`, `--json FILE`, and internal options `more`, each taking a value."""
+def benchmark(
+    description: str, measure: Callable[[argparse.Namespace], Figures], *more: str, figure: bool = False
+) -> None:
+    """Run a benchmark as a script: `--quick`, `--json FILE`, `--figure FILE` where it draws one, and internal options
+    `more`, each taking a value."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--quick", action="store_true", help="small sizes: a smoke test, not a measurement")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures as one flat object")
     parser.add_argument("--no-mallopt", action="store_true", help="leave malloc's thresholds alone")
+    if figure:
+        parser.add_argument("--figure", type=Path, metavar="FILE", help="draw it, as .svg or .png")
     for name in more:
         parser.add_argument(name, help=argparse.SUPPRESS)
     arguments = parser.parse_args()

@@ -35,12 +35,15 @@ SOFTNESS = 0.35
 NEGLIGIBLE = 1e-3
 """Relative standard errors below this count as this: a hedged portfolio's loss has a bound, and nothing to estimate."""
 
-PLAIN = SamplingParameters(mixing_share=1.0, inflation=(), count_share=1.0)
+PLAIN = SamplingParameters()
 
 GRID: tuple[tuple[dict[str, object], ...], ...] = (
-    tuple({"mixing_share": s, "mixing_exponent": c} for s in (0.05, 0.08, 0.15, 0.3) for c in (0.25, 0.3, 0.4)),
-    tuple({"inflation": i} for i in ((), (1.2, 1.1), (1.3, 1.2), (1.4, 1.15), (1.5, 1.25))),
-    tuple({"count_share": s} for s in (0.3, 0.6)),
+    tuple({"mixing_share": s, "mixing_exponent": c} for s in (0.05, 0.15, 0.3, 0.6) for c in (0.3, 0.4)),
+    tuple(
+        {"inflation": (first, *[rest] * 6)}
+        for first, rest in ((1.15, 1.0), (1.2, 1.05), (1.4, 1.05), (1.3, 1.1), (1.5, 1.1))
+    ),
+    tuple({"count_share": s} for s in (0.1, 0.3, 0.6)),
 )
 """One group after the other; what lowers the variance stays."""
 

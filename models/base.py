@@ -33,7 +33,7 @@ class Coordinates(NamedTuple):
     count: int | None = None
     """High values make systemic jumps."""
     component: int | None = None
-    """The first principal component; the others follow it."""
+    """The first principal component; the others follow it, up to the count if there is one."""
 
 
 class RiskFactorModel(eqx.Module):

@@ -18,8 +18,11 @@ CORRELATION_TOLERANCE = 1e-10
 LEAST_HISTORY = 250
 """Fewer past steps say nothing about a 99% tail."""
 
-VOL_IMPORTANCE = 0.4
-"""Of a vol factor against a price, for the order of principal components: a third off the errors of mixed books."""
+VOL_IMPORTANCE = 0.25
+"""Of a vol factor against the price of its underlying, for the order of principal components."""
+
+LEAST_IMPORTANCE = 0.05
+"""Of the most important factor: less would cost digits of the correlation."""
 
 
 def _reject(rule: str, fix: str, column: str = "", value: object = "") -> InputError:
@@ -135,8 +138,16 @@ class ModelSpecification:
 
     @property
     def importance(self) -> Float[np.ndarray, " factor"]:
-        """How much of the sampling's care a factor deserves: prices move more money than vols."""
-        return np.array([1.0 if f.kind is FactorKind.SPOT else VOL_IMPORTANCE for f in self.factors])
+        """How much of the sampling's care a factor deserves: a price by its volatility, for so it moves money, and a
+        vol a part of what its underlying's price does. Unequal weights also turn principal components towards single
+        underlyings, so that an account depends on few of them: a third off the standard errors of mixed books."""
+        own = {f.underlying: f.volatility for f in self.factors if f.kind is FactorKind.SPOT}
+        largest = max(own.values(), default=0.0) or 1.0
+        scale = [
+            own.get(f.underlying, largest) * (1.0 if f.kind is FactorKind.SPOT else VOL_IMPORTANCE)
+            for f in self.factors
+        ]
+        return np.maximum(np.array(scale) / largest, LEAST_IMPORTANCE)
 
     @property
     def factor_names(self) -> tuple[str, ...]:

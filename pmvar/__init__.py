@@ -20,6 +20,8 @@ _PUBLIC = {
     "stress_scenarios": "pmvar.scenarios",
     "reprice": "pmvar.valuation",
     "margin_report": "pmvar.engine",
+    "accurate_margin": "pmvar.risk.accurate",
+    "AccurateMargin": "pmvar.risk.accurate",
     "MarginReport": "pmvar.engine",
     "MarginRules": "pmvar.risk.rules",
     "MarketSnapshot": "pmvar.market.snapshot",

@@ -123,7 +123,9 @@ def test_help_needs_no_jax(user_env: dict[str, str]) -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], env=user_env, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0 and done.stdout.splitlines()[-1] == "False"
-    assert all(command in done.stdout for command in ("run", "validate", "explain", "populate", "import", "doctor"))
+    assert all(
+        command in done.stdout for command in ("run", "accurate", "validate", "explain", "populate", "import", "doctor")
+    )
 
 
 def test_demo_validate_run_explain(cli: Cli, tmp_path: Path) -> None:
@@ -140,6 +142,15 @@ def test_demo_validate_run_explain(cli: Cli, tmp_path: Path) -> None:
         assert text.code == 0 and text.out.startswith(f"Account {account}: ")
         assert text.out.count("check: equals the expected shortfall") == 2 and "CHECK FAILS" not in text.out
     assert "ynthetic" in (tmp_path / "run" / "report.html").read_text()
+
+
+def test_accurate(cli: Cli, book: Path) -> None:
+    """One account by samples of its own: both measures with errors and intervals, options over the book's; exit 2 for
+    an account that is not there."""
+    done = cli("accurate", book, "desk", "--paths", PATHS, "--level", "0.975")
+    assert done.code == 0 and done.out.startswith("desk: 4,096 scenarios of its own over 2d, at 97.5 %, in USD")
+    assert all(word in done.out for word in ("value at risk", "expected shortfall", "95 % interval", "largest weight"))
+    assert cli("accurate", book, "nobody", "--paths", PATHS).code == 2
 
 
 def test_explain_of_an_unknown_account(cli: Cli, published: Path) -> None:

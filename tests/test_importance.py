@@ -98,4 +98,6 @@ def test_parameters_that_are_refused(given_):
 
 def test_the_bound_of_the_weights():
     assert sampling_parameters({}) == SamplingParameters()
-    assert SamplingParameters().weight_bound == pytest.approx(1.4 * 1.15 / (0.08 + 0.92 * 0.3))
+    assert SamplingParameters().weight_bound == 1
+    said = sampling_parameters({"mixing_share": 0.08, "mixing_exponent": 0.3, "inflation": [1.4, 1.15]})
+    assert said.weight_bound == pytest.approx(1.4 * 1.15 / (0.08 + 0.92 * 0.3))

@@ -25,6 +25,7 @@ importers = typer.Typer(help="Make a book from a venue's option chain.", no_args
 app.add_typer(importers, name="import")
 
 BookFolder = Annotated[Path, typer.Argument(metavar="BOOK", help="Folder of a book.")]
+AccountId = Annotated[str, typer.Argument(metavar="ACCOUNT", help="Account id.")]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")]
 Chain = Annotated[Path, typer.Argument(metavar="CHAIN", help="Option chain, .csv or .csv.gz.")]
 BookOut = Annotated[Path, typer.Option("--out", metavar="BOOK", help="Folder to write the book to.")]
@@ -161,9 +162,25 @@ def run(
 
 
 @app.command()
+def accurate(
+    book: BookFolder,
+    account: AccountId,
+    paths: Annotated[int | None, typer.Option(help="Number of scenarios, a multiple of 1,024.")] = None,
+    level: Annotated[float | None, typer.Option(help="Upper tail of the loss, such as 0.99.")] = None,
+    horizon: Annotated[str | None, typer.Option(help="Margin period of risk, such as 2d.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the scenarios.")] = None,
+) -> None:
+    """VaR and ES of one account by importance sampling of its own (models gaussian and t). Options override
+    book.toml."""
+    from pmvar.cli.accurate import accurate_text
+
+    typer.echo(accurate_text(book, account, {"scenarios": paths, "level": level, "horizon": horizon, "seed": seed}))
+
+
+@app.command()
 def explain(
     run: RunFolder,
-    account: Annotated[str, typer.Argument(metavar="ACCOUNT", help="Account id.")],
+    account: AccountId,
 ) -> None:
     """Where the margin of one account comes from."""
     from pmvar.io.run import read_run

@@ -28,15 +28,18 @@ from pmvar.scenarios.scenario_set import ScenarioSet
 from pmvar.types import Drift, FactorKind, Precision
 from pmvar.valuation.reprice import reprice
 
-REPLICATES, STRATA = 16, 32
-DEFENSIVE = 0.1
+REPLICATES, STRATA = 16, 64
+DEFENSIVE = 0.05
 """Share of paths drawn from the plain law: no weight exceeds its inverse, however wrong the quadratic is."""
+
+BUMP = 2.5
+"""Standard deviations: as far as the moves of a tail, where the quadratic has to be good."""
 
 GAUSSIAN = 1e7
 """Degrees of freedom that stand for infinitely many: 1e-7 of a tail."""
 
 PILOT = 1 << 17
-"""Cheap draws of the quadratic, for its quantile and the edges of the strata."""
+"""Cheap draws of the quadratic, for its quantile and, anew in each replicate, the edges of the strata."""
 
 
 class AccurateMargin(NamedTuple):
@@ -78,12 +81,13 @@ def accurate_margin(
     """VaR and ES of `account` with the errors of its own importance sampling.
 
     Raises UsageError for a model other than gaussian and t, an unknown account, a number of scenarios that is not a
-    multiple of 512, and an account whose holdings expire inside the horizon, where paths would be needed.
+    multiple of 1,024, and an account whose holdings expire inside the horizon, where paths would be needed.
     """
     if model.model not in ("gaussian", "t"):
         raise UsageError(f"the accurate mode knows models gaussian and t, not {model.model}; use an ordinary run")
-    if n_scenarios % (REPLICATES * STRATA) or n_scenarios < 4 * REPLICATES * STRATA:
-        raise UsageError(f"scenarios must be a multiple of {REPLICATES * STRATA}, at least 2,048, not {n_scenarios:,}")
+    cells = REPLICATES * STRATA
+    if n_scenarios % cells or n_scenarios < 4 * cells:
+        raise UsageError(f"scenarios must be a multiple of {cells:,}, at least {4 * cells:,}, not {n_scenarios:,}")
     rows = np.flatnonzero(portfolio.account_id.astype(str) == account)
     if not len(rows):
         raise UsageError(f"the book has no account {account}")
@@ -147,19 +151,19 @@ def _scenarios(
 
 
 def _quadratic(losses: Callable[[np.ndarray, np.ndarray], np.ndarray], model: ModelSpecification) -> Quadratic:
-    """Central differences of one standard deviation about the drifted centre, time decay included."""
+    """Central differences of `BUMP` standard deviations about the drifted centre, time decay included."""
     n = len(model.factors)
     nu = {f.degrees_of_freedom for f in model.factors} if model.model == "t" else {None}
     dof = next(iter(nu)) or GAUSSIAN
-    unit = np.eye(n)
+    unit = BUMP * np.eye(n)
     pairs = [(i, j) for i in range(n) for j in range(i)]
     bumps = np.concatenate([np.zeros((1, n)), unit, -unit, *(unit[[i]] + unit[[j]] for i, j in pairs)])
     value = losses(bumps, np.ones(len(bumps)))
     centre, up, down = value[0], value[1 : n + 1], value[n + 1 : 2 * n + 1]
-    slope, curve = (up - down) / 2, (up + down) / 2 - centre
+    slope, curve = (up - down) / (2 * BUMP), ((up + down) / 2 - centre) / BUMP**2
     gamma = np.diag(curve)
     for (i, j), both in zip(pairs, value[2 * n + 1 :], strict=True):
-        gamma[i, j] = gamma[j, i] = (both - up[i] - up[j] + centre) / 2
+        gamma[i, j] = gamma[j, i] = (both - up[i] - up[j] + centre) / (2 * BUMP**2)
     loading = principal_loading(model.correlation) * np.sqrt((dof - 2) / dof)
     square, basis = np.linalg.eigh(loading.T @ gamma @ loading)
     rotation = loading @ basis
@@ -208,11 +212,12 @@ def _draws(
     x = float(np.quantile(scaled * nu / y, level))
     tilt, alpha, log_phi = _tilt(q, x)
 
-    y, _, scaled = candidates(PILOT, tilt, alpha)
-    edges = np.quantile(scaled - x * y / nu, np.arange(1, STRATA) / STRATA)
     per_cell = n // (REPLICATES * STRATA)
     moves, weight = np.empty((n, q.rotation.shape[0])), np.empty(n)
     for r in range(REPLICATES):
+        # Edges are estimates: each replicate has its own, so that their error shows in the spread of the replicates.
+        y, _, scaled = candidates(PILOT, tilt, alpha)
+        edges = np.quantile(scaled - x * y / nu, np.arange(1, STRATA) / STRATA)
         kept: list[tuple[np.ndarray, np.ndarray]] = [(np.empty((0, size)), np.empty(0)) for _ in range(STRATA)]
         while min(len(w) for _, w in kept) < per_cell:
             # Tossed into bins until every one is full; what overflows is dropped, whatever it is.

@@ -15,7 +15,7 @@ from pmvar.market.snapshot import MarketSnapshot
 from pmvar.models import build
 from pmvar.models.base import RiskFactorModel
 from pmvar.models.correlation import nearest_correlation
-from pmvar.models.sampling import SamplingParameters, sampling_parameters
+from pmvar.models.sampling import SamplingParameters, sampling_parameters, tuned
 from pmvar.models.specification import ModelSpecification
 from pmvar.scenarios.clock import horizon_end, horizon_steps
 from pmvar.scenarios.draws import check_count, n_replicates
@@ -55,7 +55,7 @@ def simulate(
     if steps > MAX_STEPS:
         raise UsageError(f"horizon {horizon!r} is longer than {MAX_STEPS:.0f} steps")
     law = build(model, steps)
-    parameters = sampling_parameters(model.sampling)
+    parameters = sampling_parameters(model.sampling, tuned(model.model, steps))
     prices = [f.underlying for f in model.factors if f.kind is FactorKind.SPOT]
     end = horizon_end(market.as_of, steps, model.steps_per_year)
     paths = Paths(
