@@ -94,16 +94,19 @@ def t_with_jumps(jumps: Any, *, nu: float, variance: float, beta: float, own: An
     if "mean" in jumps:
         m, d = jumps["mean"], jumps["deviation"]
         second = m**2 + d**2
+
+        def size(u: np.ndarray) -> np.ndarray:
+            return np.exp(1j * u * m - 0.5 * (d * u) ** 2)
+
     else:
         p, up, down = (jumps[key] for key in ("up_probability", "up_rate", "down_rate"))
         second = 2 * p / up**2 + 2 * (1 - p) / down**2
+
+        def size(u: np.ndarray) -> np.ndarray:
+            return p * up / (up - 1j * u) + (1 - p) * down / (down + 1j * u)
+
     rest = variance - (jumps["intensity"] * beta**2 * second
                        + own["intensity"] * (own["mean"] ** 2 + own["deviation"] ** 2)) / 365  # fmt: skip
-
-    def size(u: np.ndarray) -> np.ndarray:
-        if "mean" in jumps:
-            return np.exp(1j * u * m - 0.5 * (d * u) ** 2)
-        return p * up / (up - 1j * u) + (1 - p) * down / (down + 1j * u)
 
     def phi(u: np.ndarray) -> np.ndarray:
         z = np.sqrt((nu - 2) * rest * days) * u

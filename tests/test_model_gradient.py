@@ -166,7 +166,8 @@ def test_variances_against_differences(name, keys):
         owners = {f for (a, p, f, _) in found if (a, p) == ("a", label)}
         assert owners == {f"{u}:{kind}" for u in ("BTC", "ETH", "SOL")}
         size = 1e-4 * (abs(VARIANCE["ETH"].get(key, 1.0)))
-        change = difference(*(moved_underlying(specified, key, s) for s in (size, -size)), market, drift=Drift.NONE)
+        up, down = (moved_underlying(specified, key, s) for s in (size, -size))
+        change = difference(up, down, market, drift=Drift.NONE)
         for account in ("a", "b"):
             got = found[account, label, f"ETH:{kind}", ""][0]
             assert got == pytest.approx(change[account] / (2 * size), rel=1e-3)
