@@ -147,7 +147,9 @@ class ModelSpecification:
             own.get(f.underlying, largest) * (1.0 if f.kind is FactorKind.SPOT else VOL_IMPORTANCE)
             for f in self.factors
         ]
-        return np.maximum(np.array(scale) / largest, LEAST_IMPORTANCE)
+        # In steps of √2: a small change of a volatility must not turn the components, which differences would see.
+        steps = np.round(2 * np.log2(np.maximum(np.array(scale) / largest, LEAST_IMPORTANCE)))
+        return 2.0 ** (steps / 2)
 
     @property
     def factor_names(self) -> tuple[str, ...]:
