@@ -85,5 +85,8 @@ def tabulated_put_value(
             total = total * v + table.coefficient[place, power, :, None]
         return total
 
-    root = jnp.asarray(quadrature(POINTS)[0], log_moneyness.dtype)
-    return put_value(table.terms, log_moneyness, vol * table.root_time[:, None], depth_at, root, unroll=True)
+    dtype = log_moneyness.dtype
+    root = jnp.asarray(quadrature(POINTS)[0], dtype)
+    return put_value(
+        table.terms, log_moneyness, vol * table.root_time[:, None], depth_at, root, unroll=dtype == jnp.float32
+    )
