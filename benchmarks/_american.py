@@ -1,7 +1,7 @@
 """American options under scenarios: pmvar's shared boundary and QuantLib's QdFp engine, its fast scheme.
 
-1,000 options × 12,288 scenarios, each with its own spot and vol: expiries from one day to a year, rates and yields up to
-8%, Student-t moves (4 degrees of freedom) and 32 extreme ones (prices ÷7 to ×7, vols ÷2 to ×2).
+1,000 options × 12,288 scenarios, each with its own spot and vol: expiries from one day to a year, rates and yields up
+to 8%, Student-t moves (4 degrees of freedom) and 32 extreme ones (prices ÷7 to ×7, vols ÷2 to ×2).
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ N_EXTREME = 32
 
 
 class AmericanTask(NamedTuple):
-    """Options [option] and scenarios [option, scenario], strikes 1."""
+    """Options [option] and scenarios [option, scenario], strikes 1; arrays of NumPy or JAX."""
 
-    spot: np.ndarray
-    vol: np.ndarray
-    today_vol: np.ndarray
-    time: np.ndarray
-    rate: np.ndarray
-    dividend_yield: np.ndarray
-    sign: np.ndarray
+    spot: Any
+    vol: Any
+    today_vol: Any
+    time: Any
+    rate: Any
+    dividend_yield: Any
+    sign: Any
 
 
 def american_task(n_options: int, n_scenarios: int) -> AmericanTask:

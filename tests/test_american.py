@@ -63,9 +63,9 @@ FINE = ql.QdFpLegendreScheme(32, 10, 16, 64)
 def quantlib(scheme, spot, strike, vol, days, rate, dividend_yield, sign):
     today, count = ql.Date(1, 1, 2026), ql.Actual365Fixed()
     ql.Settings.instance().evaluationDate = today
-    curve = [ql.YieldTermStructureHandle(ql.FlatForward(today, x, count)) for x in (dividend_yield, rate)]
+    held, earned = (ql.YieldTermStructureHandle(ql.FlatForward(today, x, count)) for x in (dividend_yield, rate))
     surface = ql.BlackVolTermStructureHandle(ql.BlackConstantVol(today, ql.NullCalendar(), vol, count))
-    process = ql.BlackScholesMertonProcess(ql.QuoteHandle(ql.SimpleQuote(spot)), *curve, surface)
+    process = ql.BlackScholesMertonProcess(ql.QuoteHandle(ql.SimpleQuote(spot)), held, earned, surface)
     kind = ql.Option.Call if sign > 0 else ql.Option.Put
     option = ql.VanillaOption(ql.PlainVanillaPayoff(kind, strike), ql.AmericanExercise(today, today + int(days)))
     option.setPricingEngine(ql.QdFpAmericanEngine(process, scheme))
@@ -75,7 +75,7 @@ def quantlib(scheme, spot, strike, vol, days, rate, dividend_yield, sign):
 def cases(n, seed, *, vols=(0.03, 2.0), years=3.0):
     """Random options, no two boundaries among them: spot, strike, vol, days, rate, yield, sign."""
     draw = np.random.default_rng(seed)
-    vol = np.exp(draw.uniform(*np.log(vols), n))
+    vol = np.exp(draw.uniform(np.log(vols[0]), np.log(vols[1]), n))
     days = np.exp(draw.uniform(0, np.log(365 * years), n)).round()
     high, low = draw.uniform(-0.01, 0.15, n), draw.uniform(-0.03, 0.15, n)
     put = np.arange(n) % 2 == 0
