@@ -30,7 +30,7 @@ def measure(arguments: argparse.Namespace) -> Figures:
         pmvar.simulate(book.model, book.market, seed=1, n_scenarios=scenarios),
     )
     blocks = list(account_blocks(book.portfolio.quantity, np.arange(accounts)))
-    factors = market_factors(book.portfolio.instruments, book.market)
+    factors = market_factors(book.portfolio.instruments, pnl)
 
     def forward() -> list[BlockMeasure]:
         store = TileStore(pnl, memory_bytes=8e9)
@@ -39,11 +39,11 @@ def measure(arguments: argparse.Namespace) -> Figures:
     measured = forward()
 
     def greeks() -> None:
-        gradients(pnl, measured, factors, measure=Measure.EXPECTED_SHORTFALL, level=LEVEL)
+        gradients(pnl, measured, book.portfolio.instruments, factors, measure=Measure.EXPECTED_SHORTFALL, level=LEVEL)
 
     timings = paired({"forward": lambda: forward() and None, "greeks": greeks}, rounds=3 if arguments.quick else 7)
     ratio = timings["greeks"].median / timings["forward"].median
-    print(f"{accounts:,} accounts, {underlyings * 50:,} options, {scenarios:,} scenarios, {len(factors.names)} inputs")
+    print(f"{accounts:,} accounts, {underlyings * 50:,} options, {scenarios:,} scenarios, {len(factors)} inputs")
     for name, timing in timings.items():
         print(f"{name:>24}  {timing}, first call {timing.first:.2f} s")
     print(f"{'greeks / forward':>24}  {ratio:.2f}")
@@ -52,7 +52,7 @@ def measure(arguments: argparse.Namespace) -> Figures:
         **{f"{name}_s": t.median for name, t in timings.items()},
         **{f"{name}_low_s": t.low for name, t in timings.items()},
         **{f"{name}_high_s": t.high for name, t in timings.items()},
-        "inputs": len(factors.names),
+        "inputs": len(factors),
         "accounts": accounts,
         "options": underlyings * 50,
         "scenarios": scenarios,

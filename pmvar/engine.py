@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -17,7 +17,7 @@ from pmvar.portfolio import Portfolio
 from pmvar.report.margin_report import MarginReport
 from pmvar.risk.accounts import account_blocks
 from pmvar.risk.detail import account_details
-from pmvar.risk.gradient import BlockGradient, MarketFactors, gradients, market_factors, model_gradients
+from pmvar.risk.gradient import BlockGradient, MarketFactor, gradients, market_factors
 from pmvar.risk.measure import BlockMeasure, isolated_measure, measure_block
 from pmvar.risk.model_gradient import ModelGradient
 from pmvar.risk.result import Columns
@@ -92,17 +92,16 @@ def margin_report(
     isolated = _isolated(portfolio, store, held, rules)
     details = account_details(portfolio, measured, store, rules.level)
 
-    factors: MarketFactors | None = None
+    factors: Sequence[MarketFactor] = ()
     found: list[BlockGradient] = []
     by_model: list[ModelGradient] = []
     if greeks and measured:
-        factors = market_factors(portfolio.instruments, market)
-        step = _counter(progress, "gradients", n_tiles)
-        found = gradients(pnl, measured, factors, measure=rules.measure, level=rules.level, advance=step)
-        step = _counter(progress, "model gradients", n_tiles)
-        by_model = model_gradients(
-            pnl, measured, portfolio.instruments, measure=rules.measure, level=rules.level, advance=step
-        )
+        factors = market_factors(portfolio.instruments, pnl)
+        found, by_model = gradients(
+            pnl, measured, portfolio.instruments, factors,
+            measure=rules.measure, level=rules.level, names=portfolio.account_id,
+            advance=_counter(progress, "gradients", n_tiles),
+        )  # fmt: skip
 
     margins = margin_table(
         portfolio, market, rules, measured,

@@ -340,7 +340,8 @@ def test_standard_errors_are_what_repetition_shows(
 ) -> None:
     """Root mean square of reported errors over standard deviation across seeds: near 1 for each, nearer on average."""
     value, error = by_seed[name]
-    moving = value.std(axis=0, ddof=1) > 1e-9 * np.abs(value).max(axis=0)
+    # What is the same in every scenario moves by the rounding of single precision alone.
+    moving = value.std(axis=0, ddof=1) > 1e-7 * np.abs(value).max(axis=0)
     ratio = np.sqrt(np.mean(error**2, axis=0))[moving] / value.std(axis=0, ddof=1)[moving]
     print(f"{name}: {np.round(np.sort(ratio), 2)}")
     # 64 seeds know a deviation to 9 %, more of heavy tails: four of these for a single one. The kernel estimate of a

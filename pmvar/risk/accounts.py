@@ -57,33 +57,25 @@ def _block(quantity: sparse.csr_array, chosen: np.ndarray, count: np.ndarray) ->
     return AccountBlock(chosen, instrument, amount, count[chosen])
 
 
-def block_loss(block: AccountBlock, store: TileStore) -> Float[np.ndarray, "account scenario"]:
-    """Losses of a block under every scenario, in the store's precision; positions add up in instrument order."""
+def block_loss(
+    block: AccountBlock, store: TileStore, *, dtype: np.dtype | None = None
+) -> Float[np.ndarray, "account scenario"]:
+    """Losses of a block under every scenario; positions add up in instrument order, in `dtype` (else the store's)."""
+    dtype = dtype or store.dtype
     n = len(block.account)
     height = next(h for h in ACCOUNT_HEIGHTS if h >= n)
     pad = ((0, height - n), (0, 0))
     row = np.pad(store.pnl.row[block.instrument], pad).astype(np.int32)
     with np.errstate(over="ignore"):  # an infinite quantity makes infinite losses, which the selection refuses by name
-        quantity = np.pad(block.quantity, pad).astype(store.dtype)
+        quantity = np.pad(block.quantity, pad).astype(dtype)
     lanes = [slice(i, i + MOST_LANES) for i in range(0, row.shape[1], MOST_LANES)]
     chunks = [(jnp.asarray(row[:, s]), jnp.asarray(quantity[:, s])) for s in lanes]
     strips = PATH_TILE // STRIP
-    out = np.empty((n, store.n_tiles, strips, STRIP), store.dtype)
-    zero = jnp.zeros((strips, height, STRIP), store.dtype)
+    out = np.empty((n, store.n_tiles, strips, STRIP), dtype)
+    zero = jnp.zeros((strips, height, STRIP), dtype)
     for i in range(store.n_tiles):
         tile, loss = store.device(i), zero
         for columns, amounts in chunks:
             loss = add_positions(loss, tile, columns, amounts)
         out[:, i] = np.asarray(loss)[:, :n].transpose(1, 0, 2)
     return out.reshape(n, -1)[:, : store.n_scenarios]
-
-
-def position_losses(
-    block: AccountBlock, ids: Int[np.ndarray, "account kept"], store: TileStore
-) -> Float[np.ndarray, "position account kept"]:
-    """Loss of each position in the kept scenarios, float64."""
-    row = store.pnl.row[block.instrument]
-    out = np.empty((int(block.count.max(initial=0)), *ids.shape))
-    for p in range(len(out)):
-        np.multiply(store.gather(row[:, p, None], ids), -block.quantity[:, p, None], out=out[p])
-    return out

@@ -1,35 +1,36 @@
-"""Where the margin comes from: spot, vol and time shares of each component, and its gradient by the market.
+"""Where the margin comes from: spot, vol and time shares of each component, and its gradient by market and model.
 
-Only tail scenarios matter to either (the expected shortfall's derivative is the tail's mean derivative, by the envelope
-theorem), so tiles are priced again, with their derivatives, and read at the tail's scenarios alone.
+Only tail scenarios matter to any (the expected shortfall's derivative is the tail's mean derivative, by the envelope
+theorem), so tiles are priced again, with their derivatives, and weighed as the tail weighs them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Shaped
 
+from pmvar.errors import NumericsError
 from pmvar.instruments import Instruments
-from pmvar.kernels.european import Bump
-from pmvar.market.snapshot import MarketSnapshot
 from pmvar.risk.measure import BlockMeasure
-from pmvar.risk.model_gradient import ModelAccumulator, ModelGradient, shock_slots
-from pmvar.risk.pairs import Slot, TailPairs
-from pmvar.scenarios.slopes import ParameterSlopes
+from pmvar.risk.model_gradient import ModelGradient, ModelPiece, ModelSlopes, TileSlopes, joined
+from pmvar.risk.selection import in_threads
+from pmvar.risk.tail_sums import PIECE, PositionSums, Reach, Slot, TailWeights, centred_error
 from pmvar.types import FactorKind, Greek, Kind, Measure, Settlement, factor_name
-from pmvar.valuation.exposure import exposure
+from pmvar.valuation.exposure import exposure, first_row
 from pmvar.valuation.reprice import ProfitAndLoss
+from pmvar.valuation.store import in_strips
 
 
-@dataclass(frozen=True)
-class MarketFactors:
-    """Inputs of the market that the margin is differentiated by."""
+class MarketFactor(NamedTuple):
+    """One input of the market that the margin is differentiated by."""
 
-    names: tuple[str, ...]
-    greeks: tuple[Greek, ...]
+    name: str
+    greek: Greek
     slots: tuple[Slot, ...]
 
 
@@ -46,136 +47,145 @@ class BlockGradient:
     error: Float[np.ndarray, "account factor"]
 
 
-def market_factors(instruments: Instruments, market: MarketSnapshot) -> MarketFactors:
+def market_factors(instruments: Instruments, pnl: ProfitAndLoss) -> tuple[MarketFactor, ...]:
     """Every price, vol level and rate that any of `instruments` is valued from, and how it reaches them."""
-    n = len(instruments)
-    names: dict[tuple[str, Greek], int] = {}
-    reach: dict[tuple[int, int], tuple[np.ndarray, np.ndarray]] = {}
+    n, market = len(instruments), pnl.market
+    reach: dict[tuple[str, Greek], dict[int, np.ndarray]] = {}
 
-    def add(i: int, field: str, link: int, name: str, greek: Greek, per_unit: float) -> None:
-        key = (Bump._fields.index(field), link)
-        factor, scale = reach.setdefault(key, (np.zeros(n, dtype=np.int64), np.zeros(n)))
-        factor[i] = names.setdefault((name, greek), len(names))
-        scale[i] = per_unit
+    def add(i: int, field: str, name: str, greek: Greek, per_unit: float) -> None:
+        slots = reach.setdefault((name, greek), {})
+        slots.setdefault(first_row(pnl, field), np.zeros(n))[i] += per_unit
 
     for i in range(n):
         kind, underlying = instruments.kind[i], instruments.underlying[i]
         links = market.chain(instruments.settlement_currency[i])
         if not np.all(market.spot[[*links, *market.chain(underlying)]] > 0):
             continue  # a price of zero is quarantined: what depends on it is not valued
-        for link, column in enumerate(links):
+        for column in links:
             name = factor_name(market.asset[column], FactorKind.SPOT)
-            add(i, "log_settlement", link, name, Greek.DELTA, 1 / market.spot[column])
+            add(i, "log_settlement", name, Greek.DELTA, 1 / market.spot[column])
         if kind != Kind.CASH and underlying != market.base_currency:
             price = market.spot[market.column(underlying)]
-            add(i, "log_spot", 0, factor_name(underlying, FactorKind.SPOT), Greek.DELTA, 1 / price)
+            add(i, "log_spot", factor_name(underlying, FactorKind.SPOT), Greek.DELTA, 1 / price)
         if kind == Kind.OPTION:
-            add(i, "vol", 0, factor_name(underlying, FactorKind.VOL), Greek.VEGA, 1.0)
+            add(i, "vol", factor_name(underlying, FactorKind.VOL), Greek.VEGA, 1.0)
             if instruments.settlement[i] == Settlement.LINEAR:
-                add(i, "rate", 0, f"{instruments.quote_currency[i]}:rate", Greek.RHO, 1.0)
-    return MarketFactors(
-        tuple(name for name, _ in names),
-        tuple(greek for _, greek in names),
-        tuple(Slot(field, *found) for (field, _), found in sorted(reach.items())),
+                add(i, "rate", f"{instruments.quote_currency[i]}:rate", Greek.RHO, 1.0)
+    return tuple(
+        MarketFactor(name, greek, tuple(Slot(*slot) for slot in sorted(slots.items())))
+        for (name, greek), slots in reach.items()
     )
 
 
 def gradients(
     pnl: ProfitAndLoss,
     measured: Sequence[BlockMeasure],
-    factors: MarketFactors,
-    *,
-    measure: Measure,
-    level: float,
-    advance: Callable[[], None] = lambda: None,
-) -> list[BlockGradient]:
-    """Shares and gradients of every block, pricing each tile once. `measure` picks ES or VaR (kernel estimate)."""
-    work = [_Accumulator(pnl, m, factors, measure) for m in measured]
-    for index in range(pnl.scenarios.n_tiles):
-        alone, slopes = pnl.attribution(index), pnl.sensitivity(index)
-        for accumulator in work:
-            accumulator.add(index, alone, slopes)
-        advance()
-    return [accumulator.result(level) for accumulator in work]
-
-
-def model_gradients(
-    pnl: ProfitAndLoss,
-    measured: Sequence[BlockMeasure],
     instruments: Instruments,
+    factors: Sequence[MarketFactor],
     *,
     measure: Measure,
     level: float,
+    names: Shaped[np.ndarray, " all"] | None = None,
     advance: Callable[[], None] = lambda: None,
-) -> list[ModelGradient]:
-    """Derivatives of every block's margin by the parameters of the model behind the scenarios; none of a list."""
-    paths = pnl.scenarios.paths
-    if paths is None:
-        return []
-    slopes = ParameterSlopes(paths)
-    times, slots = shock_slots(instruments, pnl.market, pnl.plan.layout)
-    work = [ModelAccumulator(pnl.row, m, pnl.scenarios, slopes, times, slots, measure, level) for m in measured]
+) -> tuple[list[BlockGradient], list[ModelGradient]]:
+    """Shares and gradients of every block, by market and by model, pricing each tile once more.
+
+    `measure` picks ES or VaR (kernel estimate). Listed scenarios have no model, and no gradient by one. Raises
+    NumericsError on a gradient that is not finite, naming its account by the portfolio's `names`.
+    """
+    model = None if pnl.scenarios.paths is None else ModelSlopes(pnl.scenarios.paths, instruments, pnl)
+    pieces = [
+        [
+            _Piece(pnl, m.take(slice(i, i + PIECE)), factors, model, measure, level)
+            for i in range(0, len(m.block.account), PIECE)
+        ]
+        for m in measured
+    ]
+    every = [piece for block in pieces for piece in block]
     for index in range(pnl.scenarios.n_tiles):
-        exposed, normals = exposure(pnl, index), paths.normals(index)
-        of_paths = slopes.of_tile(index, normals, times)
-        for accumulator in work:
-            accumulator.add(index, normals, of_paths, exposed)
+        alone = {kind: in_strips(tile) for kind, tile in pnl.attribution(index).items()}
+        exposed = exposure(pnl, index)
+        slopes = None if model is None else model.of_tile(index)
+
+        def add(some: slice, index: int = index, alone=alone, exposed=exposed, slopes=slopes) -> None:
+            for piece in every[some]:
+                piece.add(index, alone, exposed, slopes)
+
+        in_threads(add, len(every), 1)
         advance()
-    return [accumulator.result() for accumulator in work]
+    found = [_joined([piece.result() for piece in block]) for block in pieces]
+    for m, g in zip(measured, found, strict=True):
+        bad = np.flatnonzero(~np.isfinite(g.gradient + g.error).all(axis=1))
+        if len(bad):
+            who = f"account {names[m.block.account[bad[0]]]}" if names is not None else "an account"
+            raise NumericsError(
+                f"the gradient of {who} is not finite at the precision of the run; "
+                "reduce its quantities or use --precision float64"
+            )
+    by_model = [joined([p.model.result() for p in block if p.model is not None]) for block in pieces if model]
+    return found, by_model
 
 
-class _Accumulator:
-    """Running tail sums of one block over tiles."""
+class _Piece:
+    """Running sums of some accounts."""
 
-    def __init__(self, pnl: ProfitAndLoss, measured: BlockMeasure, factors: MarketFactors, measure: Measure):
-        self.pnl, self.measured, self.factors = pnl, measured, factors
-        block, scenarios = measured.block, pnl.scenarios
-        n, self.n_replicates = len(block.account), scenarios.n_replicates
-        self.pairs = TailPairs(measured, pnl.row, factors.slots, len(factors.names))
-        self.alone = {kind: np.zeros(block.quantity.shape) for kind in FactorKind}
-        self.is_es = measure is Measure.EXPECTED_SHORTFALL
-        tail = measured.tail
-        # What the error is the spread of: the estimator's influence, per unit of the derivative.
-        influence = tail.in_tail / scenarios.n_scenarios if self.is_es else tail.at_var
-        self.weights = (tail.weight if self.is_es else tail.at_var, tail.at_var, influence)
-        # Each account has a row for the mean, one for that given L = VaR, and one for each replicate.
-        self.rows = 2 + self.n_replicates
-        self.total = np.zeros((n * self.rows, self.pairs.factor.shape[1]))
-        self.mass = np.zeros(n * self.rows)
+    def __init__(
+        self,
+        pnl: ProfitAndLoss,
+        measured: BlockMeasure,
+        factors: Sequence[MarketFactor],
+        model: ModelSlopes | None,
+        measure: Measure,
+        level: float,
+    ):
+        self.pnl, self.measured = pnl, measured
+        block, replicates, dtype = measured.block, pnl.scenarios.n_replicates, np.dtype(str(pnl.precision))
+        self.weights = TailWeights(measured.ids, (measured.tail.weight, measured.tail.at_var))
+        # Which weights the measure's derivative is the mean under.
+        self.kind = 0 if measure is Measure.EXPECTED_SHORTFALL else 1
+        self.alone = {k: PositionSums(block, pnl.row, self.weights.height, replicates) for k in FactorKind}
+        self.factors = [Reach(block, pnl.row, f.slots, dtype, replicates) for f in factors]
+        self.model = None if model is None else ModelPiece(model, pnl, measured, self.weights, measure, level)
 
-    def add(self, index: int, alone: dict[FactorKind, Array], slopes: tuple[Array, ...]) -> None:
-        """Add the kept scenarios that lie in tile `index`."""
-        pairs = self.pairs.of_tile(index)
-        n, some = len(self.measured.block.account), slice(self.pairs.width)
-        share = pairs.sums(pairs.account, self.measured.tail.weight[pairs.where], n)
+    def add(
+        self,
+        index: int,
+        alone: Mapping[FactorKind, Float[Array, "strip row path"]],
+        exposed: Float[Array, "strip field_row path"],
+        slopes: TileSlopes | None,
+    ) -> None:
+        """Add the scenarios of one tile."""
+        weight = self.weights.tile(index)
         for kind, tile in alone.items():
-            self.alone[kind][:, some] += share @ self.pairs.values(pairs, tile)
-        own = pairs.account * self.rows
-        group = np.concatenate([own, own + 1, own + 2 + pairs.path % self.n_replicates])
-        sums = pairs.sums(group, np.concatenate([w[pairs.where] for w in self.weights]), len(self.mass))
-        self.total += sums @ self.pairs.derivative(pairs, slopes)
-        self.mass += sums @ np.ones(len(pairs.path))
+            self.alone[kind].add(weight[:1], tile)
+        weight = weight.astype(exposed.dtype)
+        one = jnp.ones((1, weight.shape[1], weight.shape[3]), weight.dtype)
+        for reach in self.factors:
+            if len(reach.account):
+                reach.add(weight, exposed, one)
+        if self.model is not None and slopes is not None:
+            self.model.add(index, weight, exposed, slopes)
 
-    def result(self, level: float) -> BlockGradient:
-        """The block's shares, gradient and errors."""
+    def result(self) -> BlockGradient:
+        """Shares, gradient and errors."""
         full, block = self.measured.component, self.measured.block
         time = -block.quantity * self.pnl.standing[self.pnl.row[block.instrument]]
-        alone = {kind: -block.quantity * total for kind, total in self.alone.items()}
-        spot, vol = alone[FactorKind.SPOT], alone[FactorKind.VOL]
-        total = self.total.reshape(len(block.account), self.rows, -1)
-        mass = self.mass.reshape(len(block.account), self.rows, 1)
-        centred = (total[:, 2:] - mass[:, 2:] * total[:, 1:2]) * self.n_replicates
-        error = np.std(centred, axis=1, ddof=1) / np.sqrt(self.n_replicates)
+        spot, vol = (-block.quantity * s.result()[0].sum(axis=-1) for s in self.alone.values())
+        mass = self.weights.mass(self.pnl.scenarios.n_replicates)[self.kind]
+        gradient, error = (np.zeros((len(block.account), len(self.factors))) for _ in range(2))
+        for f, reach in enumerate(self.factors):
+            if len(reach.account):
+                sums = reach.result()[:, :, 0]
+                gradient[reach.account, f] = sums[self.kind].sum(axis=-1)
+                error[reach.account, f] = centred_error(sums[self.kind], sums[1].sum(axis=-1), mass[reach.account])
         return BlockGradient(
             spot=((spot - time) + (full - vol)) / 2,
             vol=((vol - time) + (full - spot)) / 2,
             time=time,
-            gradient=self._by_factor(total[:, 0]),
-            error=self._by_factor(error / (1 - level) if self.is_es else error),
+            gradient=gradient,
+            error=error,
         )
 
-    def _by_factor(self, found: Float[np.ndarray, "account column"]) -> Float[np.ndarray, "account factor"]:
-        out = np.zeros((len(found), len(self.factors.names)))
-        account, column = self.pairs.columns
-        out[account, self.pairs.factor[account, column]] = found[account, column]
-        return out
+
+def _joined(parts: Sequence[BlockGradient]) -> BlockGradient:
+    return BlockGradient(*(np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(BlockGradient)))

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import NamedTuple
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
 
-from pmvar.risk.accounts import AccountBlock, block_loss, position_losses
+from pmvar.risk.accounts import AccountBlock, block_loss
 from pmvar.risk.selection import in_threads, tail_ids
-from pmvar.risk.tail import Tail, conditional_mean, standard_errors, tail
+from pmvar.risk.tail import Tail, standard_errors, tail
+from pmvar.risk.tail_sums import PIECE, PositionSums, TailWeights, centred_error
 from pmvar.scenarios.scenario_set import ScenarioSet
 from pmvar.types import Measure
 from pmvar.valuation.store import TileStore
@@ -19,7 +21,7 @@ N_WORST = 5
 """Worst scenarios kept of each account."""
 
 
-PIECE = 1 << 17
+CACHED = 1 << 17
 """Tail losses in one piece of work: a megabyte, so that it stays in a core's cache."""
 
 
@@ -40,64 +42,81 @@ class BlockMeasure:
     worst: Int[np.ndarray, "account rank"]
     worst_loss: Float[np.ndarray, "account rank"]
 
+    def take(self, rows: slice) -> BlockMeasure:
+        """Some of the accounts."""
+        return BlockMeasure(
+            self.block.take(rows),
+            self.ids[rows],
+            Tail(*(x[rows] for x in self.tail)),
+            *(getattr(self, f.name)[rows] for f in fields(self)[3:]),
+        )
+
 
 def measure_block(
     block: AccountBlock, store: TileStore, level: float, *, names: np.ndarray | None = None
 ) -> BlockMeasure:
     """Value-at-risk, expected shortfall, their errors and components of every account of a block.
 
-    The tail is found at the store's precision and aggregated again in float64, where the ES is the sum of its
-    components. Raises NumericsError on a loss that is not finite, naming its account by the portfolio's `names`.
+    Losses are added up in float64, and the ES is the sum of its components. Raises NumericsError on a loss that is not
+    finite, naming its account by the portfolio's `names`.
     """
     own = names[block.account] if names is not None else None
-    ids = tail_ids(block_loss(block, store), store.pnl.scenarios.weight, level, names=own)
-    each = max(1, ids.shape[1] * int(block.count.max(initial=1)))
+    loss = block_loss(block, store, dtype=np.dtype(np.float64))
+    ids = tail_ids(loss, store.pnl.scenarios.weight, level, names=own)
     pieces = in_threads(
-        lambda part: _measure_piece(block.take(part), ids[part], store, level), len(ids), max(1, PIECE // each)
+        lambda some: _measure_piece(block.take(some), loss[some], ids[some], store, level), len(ids), PIECE
     )
+    return BlockMeasure(block, ids, *(_joined([getattr(p, f.name) for p in pieces]) for f in fields(BlockMeasure)[2:]))
 
-    def joined(name: str) -> np.ndarray:
-        return np.concatenate([getattr(p, name) for p in pieces])
 
-    return BlockMeasure(
-        block,
-        ids,
-        Tail(*(np.concatenate([p.tail[i] for p in pieces]) for i in range(len(Tail._fields)))),
-        *(
-            joined(n)
-            for n in ("excess", "var_error", "es_error", "component", "component_error", "worst", "worst_loss")
-        ),
-    )
+def _joined(parts: Sequence[Any]) -> Any:
+    """Arrays, or tuples of arrays, one after the other."""
+    if isinstance(parts[0], np.ndarray):
+        return np.concatenate(parts)
+    return type(parts[0])(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
 
 def _measure_piece(
-    block: AccountBlock, ids: Int[np.ndarray, "account kept"], store: TileStore, level: float
+    block: AccountBlock,
+    loss: Float[np.ndarray, "account scenario"],
+    ids: Int[np.ndarray, "account kept"],
+    store: TileStore,
+    level: float,
 ) -> BlockMeasure:
     scenarios = store.pnl.scenarios
     spread = {"level": level, "n_scenarios": scenarios.n_scenarios, "n_replicates": scenarios.n_replicates}
-    position_loss = position_losses(block, ids, store)
-    loss = np.zeros(ids.shape)
-    for part in position_loss:
-        loss += part
-    found = tail(loss, scenarios.weight[ids], n_scenarios=scenarios.n_scenarios, level=level)
-    component, error = np.zeros(block.quantity.shape), np.zeros(block.quantity.shape)
-    some = slice(len(position_loss))
-    mean, deviation = conditional_mean(position_loss, ids, found, **spread)
-    component[:, some], error[:, some] = mean.T, deviation.T
+    kept = np.take_along_axis(loss, ids, 1)
+    found = tail(kept, scenarios.weight[ids], n_scenarios=scenarios.n_scenarios, level=level)
+    component, error = _components(block, ids, found, store)
     # The sum over positions, in their order, is the published ES: the identity is exact, not to rounding.
     found = found._replace(expected_shortfall=component.cumsum(axis=1)[:, -1])
-    order = np.argsort(-loss, axis=1, kind="stable")[:, :N_WORST]
+    order = np.argsort(-kept, axis=1, kind="stable")[:, :N_WORST]
     return BlockMeasure(
         block,
         ids,
         found,
-        np.maximum(loss - found.value_at_risk[:, None], 0.0),
-        *standard_errors(loss, ids, found, **spread),
+        np.maximum(kept - found.value_at_risk[:, None], 0.0),
+        *standard_errors(kept, ids, found, **spread),
         component,
         error,
         np.take_along_axis(ids, order, 1),
-        np.take_along_axis(loss, order, 1),
+        np.take_along_axis(kept, order, 1),
     )
+
+
+def _components(
+    block: AccountBlock, ids: Int[np.ndarray, "account kept"], found: Tail, store: TileStore
+) -> tuple[Float[np.ndarray, "account position"], Float[np.ndarray, "account position"]]:
+    """Euler components of the ES, E[loss of a position | tail], and their standard errors."""
+    n_replicates = store.pnl.scenarios.n_replicates
+    weights = TailWeights(ids, (found.weight, found.at_var))
+    sums = PositionSums(block, store.pnl.row, weights.height, n_replicates)
+    for index in range(store.n_tiles):
+        sums.add(weights.tile(index), store.device(index))
+    in_tail, at_var = sums.result()
+    mass = weights.mass(n_replicates)[0, : len(ids), None]
+    error = centred_error(in_tail, at_var.sum(axis=-1), mass)
+    return -block.quantity * in_tail.sum(axis=-1), np.abs(block.quantity) * error
 
 
 class Measured(NamedTuple):
@@ -123,7 +142,7 @@ def measure_losses(
         errors = standard_errors(kept, some, found, level=level, n_scenarios=n, n_replicates=replicates)
         return Measured(found.value_at_risk, found.expected_shortfall, *errors)
 
-    parts = in_threads(measure, len(loss), max(1, PIECE // max(1, ids.shape[1])))
+    parts = in_threads(measure, len(loss), max(1, CACHED // max(1, ids.shape[1])))
     return Measured(*(np.concatenate(part) for part in zip(*parts, strict=True)))
 
 

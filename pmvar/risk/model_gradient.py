@@ -7,22 +7,25 @@ envelope theorem). What a parameter changes by jumps, an intensity, goes by the 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 from pmvar.instruments import Instruments
-from pmvar.market.snapshot import MarketSnapshot
+from pmvar.kernels.tail_sums import product_sums
 from pmvar.risk.measure import BlockMeasure
-from pmvar.risk.pairs import Pairs, Slot, TailPairs
-from pmvar.scenarios.scenario_set import ScenarioSet
+from pmvar.risk.tail_sums import Reach, Slot, TailWeights, centred_error
+from pmvar.scenarios.paths import Paths
 from pmvar.scenarios.slopes import Leaf, ParameterSlopes
-from pmvar.types import FactorKind, Kind, Measure, factor_name
-from pmvar.valuation.exposure import Exposure
+from pmvar.types import PATH_TILE, FactorKind, Kind, Measure, factor_name
+from pmvar.valuation.exposure import first_row
 from pmvar.valuation.plan import slice_of
-from pmvar.valuation.world import Layout
+from pmvar.valuation.reprice import ProfitAndLoss
+from pmvar.valuation.store import STRIP
 
 
 class Label(NamedTuple):
@@ -42,132 +45,153 @@ class ModelGradient:
     error: Float[np.ndarray, "account parameter"]
 
 
-def shock_slots(
-    instruments: Instruments, market: MarketSnapshot, layout: Layout
-) -> tuple[tuple[float, ...], list[Slot]]:
-    """How shocks reach instruments: the times at which prices count, and a slot for each field of `Exposure`.
+def shock_slots(instruments: Instruments, pnl: ProfitAndLoss) -> tuple[tuple[float, ...], list[list[Slot]]]:
+    """How shocks reach instruments: the times at which prices count, and the slots of each (time, factor) column.
 
     Column m·n_factors + f is factor f at time m; the horizon is the last.
     """
-    scenarios, n = layout.scenarios, len(instruments)
+    layout, market, scenarios, n = pnl.plan.layout, pnl.market, pnl.scenarios, len(instruments)
     inside = {s.expiry for s in layout.slices if layout.settles_inside(s)}
     times = (*sorted(inside - {scenarios.horizon_end}), scenarios.horizon_end)
     n_factors = len(scenarios.factors)
-    reach: dict[tuple[int, int], tuple[np.ndarray, np.ndarray]] = {}
+    reach: list[dict[int, np.ndarray]] = [{} for _ in range(len(times) * n_factors)]
 
-    def add(i: int, field: str, link: int, name: str, time: float, scale: float) -> None:
+    def add(i: int, field: str, name: str, time: float, scale: float) -> None:
         if name in scenarios.factors and scale:
-            factor, per_unit = reach.setdefault(
-                (Exposure._fields.index(field), link), (np.zeros(n, dtype=np.int64), np.zeros(n))
-            )
-            factor[i] = times.index(time) * n_factors + scenarios.factors.index(name)
-            per_unit[i] = scale
+            column = times.index(time) * n_factors + scenarios.factors.index(name)
+            reach[column].setdefault(first_row(pnl, field), np.zeros(n))[i] += scale
 
     end = scenarios.horizon_end
     for i in range(n):
         underlying, kind = instruments.underlying[i], instruments.kind[i]
-        for link, column in enumerate(market.chain(instruments.settlement_currency[i])):
-            add(i, "log_base", link, factor_name(market.asset[column], FactorKind.SPOT), end, 1.0)
+        for column in market.chain(instruments.settlement_currency[i]):
+            add(i, "log_base", factor_name(market.asset[column], FactorKind.SPOT), end, 1.0)
         if kind == Kind.CASH or underlying == market.base_currency:
             continue
         own = slice_of(instruments, i)
         if own not in layout.slice_row:
             continue  # it cannot be valued
         settled = layout.settles_inside(own)
-        add(i, "log_forward", 0, factor_name(underlying, FactorKind.SPOT), own.expiry if settled else end, 1.0)
+        add(i, "log_forward", factor_name(underlying, FactorKind.SPOT), own.expiry if settled else end, 1.0)
         if kind == Kind.OPTION and not settled:
-            add(i, "log_vol", 0, factor_name(underlying, FactorKind.VOL), end, layout.term_scale(own))
-    return times, [Slot(field, *found) for (field, _), found in sorted(reach.items())]
+            add(i, "log_vol", factor_name(underlying, FactorKind.VOL), end, layout.term_scale(own))
+    return times, [[Slot(*slot) for slot in sorted(slots.items())] for slots in reach]
 
 
-class ModelAccumulator:
-    """Running tail sums of one block over tiles."""
+class TileSlopes(NamedTuple):
+    """What the model says of one tile's paths, in strips."""
 
-    def __init__(
-        self,
-        row: Int[np.ndarray, " instrument"],
-        measured: BlockMeasure,
-        scenarios: ScenarioSet,
-        slopes: ParameterSlopes,
-        times: tuple[float, ...],
-        slots: list[Slot],
-        measure: Measure,
-        level: float,
-    ):
-        self.measured, self.scenarios, self.slopes = measured, scenarios, slopes
-        self.pairs = TailPairs(measured, row, slots, len(times) * len(scenarios.factors))
-        is_es, tail = measure is Measure.EXPECTED_SHORTFALL, measured.tail
-        self.weight = tail.weight if is_es else tail.at_var
-        # What the likelihood ratio's score is multiplied by: ∂ES = E[w(L−v)⁺s]/(1−α), ∂VaR = E[w·1{L>v}s]/f(v).
-        per_tail = measured.excess / (1 - level) if is_es else tail.spacing[:, None]
-        self.score_weight = tail.in_tail * per_tail / scenarios.n_scenarios
-        # Each account has a row for each replicate, and one for the mean given L = VaR.
-        self.rows = scenarios.n_replicates + 1
-        n = len(measured.block.account)
-        self.by_colour = np.zeros((len(slopes.owner), n * self.rows, self.pairs.factor.shape[1]))
-        self.score = np.zeros((n * self.rows, slopes.n_parameters))
-        self.mass = np.zeros(n * self.rows)
+    column: tuple[Float[Array, "colour strip path"], ...]
+    """∂shock/∂θ of each (time, factor)."""
+    score: Float[Array, "rate strip path"]
+    """N/λ − h of each intensity."""
 
-    def add(
-        self,
-        index: int,
-        normals: Array,
-        of_paths: Float[np.ndarray, "colour scenario column"],
-        exposed: tuple[Array, ...],
-    ) -> None:
-        """Add the kept scenarios that lie in tile `index`, given its normals, their slopes, and its exposures."""
-        pairs = self.pairs.of_tile(index)
-        own = pairs.account * self.rows
-        group = np.concatenate([own + pairs.path % self.scenarios.n_replicates, own + self.scenarios.n_replicates])
-        weight = np.concatenate([w[pairs.where] for w in (self.weight, self.measured.tail.at_var)])
-        sums = pairs.sums(group, weight, len(self.mass))
-        self.mass += sums @ np.ones(len(pairs.path))
-        by_shock = self.pairs.derivative(pairs, exposed)
-        # Padding has no derivative, so that any column does.
-        place = pairs.column[:, None] * of_paths.shape[2] + np.maximum(self.pairs.factor, 0)[pairs.account]
-        for total, slope in zip(self.by_colour, of_paths, strict=True):
-            total += sums @ (by_shock * slope.take(place))
-        self._add_scores(normals, pairs)
 
-    def _add_scores(self, normals: Array, pairs: Pairs) -> None:
+class ModelSlopes:
+    """What all pieces of accounts share: the slopes of scenarios, and how shocks reach instruments."""
+
+    def __init__(self, paths: Paths, instruments: Instruments, pnl: ProfitAndLoss):
+        self.slopes = ParameterSlopes(paths)
+        self.times, self.columns = shock_slots(instruments, pnl)
+        self._dtype = jnp.dtype(str(pnl.precision))
+        self.rates = [leaf for leaf in self.slopes.leaves if leaf.name in ("intensity", "own_intensity")]
+
+    def of_tile(self, index: int) -> TileSlopes:
+        """The slopes of tile `index`."""
+        normals = self.slopes.paths.normals(index)
+        found = self.slopes.of_tile(index, normals, self.times).astype(self._dtype)
+        column = found.reshape(*found.shape[:2], -1, STRIP)
+        return TileSlopes(tuple(column), self._score(normals))
+
+    def _score(self, normals: Array) -> Float[Array, "rate strip path"]:
         paths = self.slopes.paths
-        rates = [leaf for leaf in self.slopes.leaves if leaf.name in ("intensity", "own_intensity")]
-        if not rates:
-            return
-        count = np.asarray(paths.counts(normals))[pairs.column]
-        group = pairs.account * self.rows + pairs.path % self.scenarios.n_replicates
-        sums = pairs.sums(group, self.score_weight[pairs.where], len(self.mass))
-        for leaf in rates:
+        count = np.asarray(paths.counts(normals)) if self.rates else np.zeros((PATH_TILE, 0))
+        years = paths.steps / paths.steps_per_year
+        parts = [np.zeros((0, PATH_TILE))]
+        for leaf in self.rates:
             source = 0 if leaf.name == "intensity" else 1
             rate = leaf.value.ravel()
             jumps = count[:, source : source + rate.size]
             # Where nothing jumps nothing can be learnt of how often it might.
-            score = np.where(rate > 0, jumps / np.where(rate > 0, rate, 1.0) - paths.steps / paths.steps_per_year, 0.0)
-            self.score[:, leaf.start : leaf.start + score.shape[1]] += sums @ score
+            parts.append(np.where(rate > 0, jumps / np.where(rate > 0, rate, 1.0) - years, 0.0).T)
+        return jnp.asarray(np.concatenate(parts).reshape(-1, PATH_TILE // STRIP, STRIP))
+
+
+class ModelPiece:
+    """Running tail sums of some accounts over tiles."""
+
+    def __init__(
+        self,
+        model: ModelSlopes,
+        pnl: ProfitAndLoss,
+        measured: BlockMeasure,
+        weights: TailWeights,
+        measure: Measure,
+        level: float,
+    ):
+        self.model, self.n = model, len(measured.block.account)
+        self.factors, self.replicates = pnl.scenarios.factors, pnl.scenarios.n_replicates
+        dtype = np.dtype(str(pnl.precision))
+        self.reach = [
+            Reach(measured.block, pnl.row, slots, dtype, self.replicates) if slots else None for slots in model.columns
+        ]
+        is_es, tail = measure is Measure.EXPECTED_SHORTFALL, measured.tail
+        self.kind = 0 if is_es else 1
+        self.mass = weights.mass(self.replicates)[self.kind, : self.n]
+        # What the likelihood ratio's score is multiplied by: ∂ES = E[w(L−v)⁺s]/(1−α), ∂VaR = E[w·1{L>v}s]/f(v).
+        per_tail = measured.excess / (1 - level) if is_es else tail.spacing[:, None]
+        self.score_weights = TailWeights(measured.ids, (tail.in_tail * per_tail / pnl.scenarios.n_scenarios,))
+        self.score: Float[np.ndarray, "account rate replicate"] | float = 0.0
+
+    def add(
+        self,
+        index: int,
+        weight: Float[Array, "kind strip account path"],
+        exposed: Float[Array, "strip row path"],
+        slopes: TileSlopes,
+    ) -> None:
+        """Add one tile."""
+        for reach, slope in zip(self.reach, slopes.column, strict=True):
+            if reach is not None and len(reach.account):
+                reach.add(weight, exposed, slope)
+        if self.model.rates:
+            weight = self.score_weights.tile(index)
+            everyone = jnp.arange(weight.shape[2], dtype=jnp.int32)
+            found = product_sums(weight, everyone, jnp.ones_like(weight[0]), slopes.score, n_replicates=self.replicates)
+            self.score = self.score + np.asarray(found)[0, : self.n]
 
     def result(self) -> ModelGradient:
-        """The block's gradient and errors, by named parameters."""
-        factors, replicates = self.scenarios.factors, self.scenarios.n_replicates
-        n = len(self.measured.block.account)
-        total = self.score.reshape(n, self.rows, -1)
-        account, column = self.pairs.columns
-        for owner, found in zip(
-            self.slopes.owner, self.by_colour.reshape(len(self.by_colour), n, self.rows, -1), strict=True
-        ):
-            parameter = owner[self.pairs.factor[account, column] % len(factors)]
-            some = parameter >= 0
-            rows = np.arange(self.rows)
-            place = account[some, None], rows, parameter[some, None]
-            np.add.at(total, place, found[account[some, None], rows, column[some, None]])
-        mass = self.mass.reshape(n, self.rows, 1)
-        labels, total = _named(self.slopes.leaves, factors, total)
-        by_replicate, at_var = total[:, :replicates], total[:, replicates:]
-        centred = by_replicate - mass[:, :replicates] * at_var
+        """The gradient and errors, by named parameters."""
+        slopes = self.model.slopes
+        total = np.zeros((self.n, self.replicates + 1, slopes.n_parameters))
+        for column, reach in enumerate(self.reach):
+            owner = slopes.owner[:, column % len(self.factors)]
+            colour = np.flatnonzero(owner >= 0)
+            if reach is not None and len(reach.account) and len(colour):
+                sums = reach.result()[:, :, colour]
+                place = np.ix_(reach.account, np.arange(self.replicates), owner[colour])
+                total[place] += sums[self.kind].transpose(0, 2, 1)
+                total[reach.account[:, None], -1, owner[colour]] += sums[1].sum(axis=-1)
+        first = 0
+        for leaf in self.model.rates:
+            some = slice(first, first + leaf.value.size)
+            assert isinstance(self.score, np.ndarray)
+            total[:, :-1, leaf.start : leaf.start + leaf.value.size] += self.score[:, some].transpose(0, 2, 1)
+            first += leaf.value.size
+        labels, total = _named(slopes.leaves, self.factors, total)
+        by_replicate = total[:, :-1].transpose(0, 2, 1)
         return ModelGradient(
             labels=labels,
-            gradient=by_replicate.sum(axis=1),
-            error=np.std(centred * replicates, axis=1, ddof=1) / np.sqrt(replicates),
+            gradient=by_replicate.sum(axis=-1),
+            error=centred_error(by_replicate, total[:, -1], self.mass[:, None]),
         )
+
+
+def joined(parts: Sequence[ModelGradient]) -> ModelGradient:
+    """Accounts one after the other."""
+    return ModelGradient(
+        parts[0].labels, np.concatenate([p.gradient for p in parts]), np.concatenate([p.error for p in parts])
+    )
 
 
 def _named(

@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from pmvar.errors import NumericsError
 from pmvar.market.snapshot import MarketSnapshot
 from pmvar.portfolio import Portfolio
-from pmvar.risk.gradient import BlockGradient, MarketFactors
+from pmvar.risk.gradient import BlockGradient, MarketFactor
 from pmvar.risk.measure import N_WORST, BlockMeasure
 from pmvar.risk.model_gradient import ModelGradient
 from pmvar.risk.result import TABLES, Columns
@@ -136,7 +136,7 @@ def greek_table(
     portfolio: Portfolio,
     measured: Sequence[BlockMeasure],
     found: Sequence[BlockGradient],
-    factors: MarketFactors | None,
+    factors: Sequence[MarketFactor],
     sensitivities: Sequence[Sensitivity],
     rules: MarginRules,
     margins: Columns,
@@ -159,11 +159,11 @@ def greek_table(
                 "standard_error": np.zeros(n),
             }
         )
-    if factors is not None and found:
+    if found:
         moves = _moves(rules, margins)
         value = _scatter(portfolio, measured, [g.gradient for g in found]) * moves[:, None]
         error = _scatter(portfolio, measured, [g.error for g in found]) * moves[:, None]
-        for f, (name, greek) in enumerate(zip(factors.names, factors.greeks, strict=True)):
+        for f, (name, greek, _) in enumerate(factors):
             has = (value[:, f] != 0) | (error[:, f] != 0)
             n = int(has.sum())
             parts.append(

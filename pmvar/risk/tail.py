@@ -139,22 +139,3 @@ def standard_errors(
 def interval_half_width(n_replicates: int, confidence: float = 0.95) -> float:
     """Half width of a confidence interval in standard errors: Student's t with R − 1 degrees of freedom."""
     return float(special.stdtrit(n_replicates - 1, (1 + confidence) / 2))
-
-
-def conditional_mean(
-    value: Float[np.ndarray, "*batch account kept"],
-    ids: Int[np.ndarray, "account kept"],
-    found: Tail,
-    *,
-    level: float,
-    n_scenarios: int,
-    n_replicates: int,
-) -> tuple[Float[np.ndarray, "*batch account"], Float[np.ndarray, "*batch account"]]:
-    """E[value | tail] and its standard error: of an Euler component, or of a pathwise derivative of the ES.
-
-    The error is that of its influence function, w·1{L > VaR}(X − E[X | L = VaR])/(1 − α): the VaR is estimated too.
-    """
-    at_var = total(found.at_var, value)[..., None]
-    sums = replicate_sums(found.in_tail * value, ids, n_replicates)
-    sums -= at_var * replicate_sums(found.in_tail, ids, n_replicates)
-    return total(found.weight, value), replicate_deviation(sums, n_scenarios) / (1 - level)

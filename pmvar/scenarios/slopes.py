@@ -56,7 +56,7 @@ class ParameterSlopes:
 
     def of_tile(
         self, index: int, normals: Float[Array, "scenario step dimension"], times: tuple[float, ...]
-    ) -> Float[np.ndarray, "colour scenario column"]:
+    ) -> Float[Array, "column colour scenario"]:
         """∂shock/∂θ on the paths of tile `index`, made of `normals`; column m·n_factors + f is factor f at times[m]."""
         tangents = self._tangents
         found = []
@@ -79,7 +79,7 @@ class ParameterSlopes:
                     p.moment(time),
                 )  # fmt: skip
             )
-        return np.concatenate([np.asarray(x) for x in found], axis=-1)
+        return jnp.concatenate(found)
 
     @property
     def _tangents(self) -> PyTree:
@@ -159,16 +159,16 @@ def _path_slopes(
     tangents: PyTree,
     shift_tangents: Float[Array, "colour factor"],
     moment: Moment | None,
-) -> Float[Array, "colour scenario factor"]:
+) -> Float[Array, "factor colour scenario"]:
     def one(normal: Array, path_id: Array) -> Array:
         def shock(arrays: PyTree, shift: Array) -> Array:
             x = one_x(eqx.combine(arrays, rest), draw, normal, path_id, moment)
             return mapped(price_map, is_price, x, shift)
 
         _, along = jax.linearize(shock, arrays, shift)
-        return jax.vmap(along)(tangents, shift_tangents)
+        return jax.vmap(along, out_axes=-1)(tangents, shift_tangents)
 
-    return jax.vmap(one, out_axes=1)(normals, start + jnp.arange(PATH_TILE, dtype=jnp.uint32))
+    return jax.vmap(one, out_axes=-1)(normals, start + jnp.arange(PATH_TILE, dtype=jnp.uint32))
 
 
 @eqx.filter_jit

@@ -121,19 +121,3 @@ def no_bump(dtype: jnp.dtype) -> Bump:
 def block_pnl(block: Block, world: World) -> Float[Array, "instrument scenario"]:
     """P&L of a block per contract, in base currency."""
     return block.pnl(world, no_bump(world.log_base.dtype))
-
-
-@eqx.filter_jit
-def block_sensitivity(block: Block, world: World) -> Bump:
-    """Derivatives of the P&L of a block by each field of `Bump`; each [instrument, scenario]."""
-    none = no_bump(world.log_base.dtype)
-
-    def along(name: str) -> Array:
-        # One direction at a time: what a direction does not touch is not differentiated.
-        def moved(x: Array) -> Array:
-            return block.pnl(world, none._replace(**{name: x}))
-
-        zero = jnp.zeros((), world.log_base.dtype)
-        return jax.jvp(moved, (zero,), (jnp.ones_like(zero),))[1]
-
-    return Bump(*(along(name) for name in Bump._fields))

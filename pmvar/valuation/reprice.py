@@ -12,12 +12,11 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from pmvar.errors import NumericsError
-from pmvar.kernels.european import Bump
 from pmvar.market.snapshot import MarketSnapshot
 from pmvar.portfolio import Portfolio
 from pmvar.scenarios.scenario_set import ScenarioSet
 from pmvar.types import PATH_TILE, FactorKind, Precision
-from pmvar.valuation.blocks import block_pnl, block_sensitivity
+from pmvar.valuation.blocks import block_pnl
 from pmvar.valuation.plan import BLOCK, Plan, make_plan
 from pmvar.valuation.world import World
 
@@ -78,12 +77,6 @@ class ProfitAndLoss:
     def standing(self) -> Float[np.ndarray, " row"]:
         """P&L of the passage of time alone, float64."""
         return np.asarray(self._tile(self.plan.layout.world(0, moving=frozenset()))[:, 0], dtype=np.float64)
-
-    def sensitivity(self, index: int) -> Bump:
-        """Derivatives of a tile by each field of `Bump`, displacements of today's market."""
-        world = self.plan.layout.world(index)
-        found = [block_sensitivity(block, world) for _, block in self.plan.blocks]
-        return Bump(*(self.stacked(parts) for parts in zip(*found, strict=True)))
 
     def stacked(self, parts: Sequence[Float[Array, "instrument scenario"]]) -> Float[Array, "row scenario"]:
         """A tile from what each block says, zeros for what cannot be valued."""

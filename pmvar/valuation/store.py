@@ -74,6 +74,12 @@ class TileStore:
         return self._tiles.reshape(-1, *self._tiles.shape[2:])
 
 
+@jax.jit
+def in_strips(tile: Float[Array, "row scenario"]) -> Float[Array, "strip row path"]:
+    """A tile as the kernels of accounts read it."""
+    return tile.reshape(tile.shape[0], -1, STRIP).transpose(1, 0, 2)
+
+
 def _aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     size = int(np.prod(shape)) * dtype.itemsize
     raw = np.empty(size + _ALIGNMENT, np.uint8)
