@@ -146,8 +146,8 @@ def american(
 
     `vol` per √year ≥ 0, `time` in years ≥ 0, `rate` and `dividend_yield` continuously compounded per year; of an option
     on a future `spot` is the futures price and `dividend_yield` = `rate`. Within 1e-6 of max(S, K) up to three years,
-    5e-6 up to ten, for vols of 3% and more (at 1%: 3e-5). Slopes are those of the price, the move of the boundary
-    included: Kim's integral is not stationary in it, and a vega with the boundary held is wrong by up to half.
+    3e-6 up to ten, for vols of 3% and more. Slopes are those of the price, the move of the boundary included: Kim's
+    integral is not stationary in it, and a vega with the boundary held is wrong by up to half.
     NaN where `has_two_boundaries`: q < r < 0 of a put, r < q < 0 of a call.
     """
     put = as_put(spot, strike, rate, dividend_yield, sign)

@@ -24,8 +24,9 @@ NODES = 10
 POINTS = 12
 """Points of the quadrature within an iteration."""
 
-ITERATIONS = 8
-"""Of the fixed point FP-A, from a blend of the boundary's two limits."""
+ITERATIONS = 12
+"""Of the fixed point FP-A, from a blend of the boundary's two limits. Eight are enough but where the drift outweighs
+the deviation, (r − q)√T > 2σ: there they leave 4e-6 of the strike, twelve 2e-6."""
 
 SMALLEST_DEVIATION = 1e-6
 """Total deviations below this are this: the boundary is then its limit at expiry to 1e-5."""
