@@ -3,6 +3,7 @@
 1,000 options × 12,288 scenarios, each option with its own forward and volatility in every scenario: expiries from one
 day after the horizon to two years, Student-t moves (4 degrees of freedom) and 32 extreme ones (prices ÷7 to ×7, vols ÷2
 to ×2). Peers get forwards and volatilities as arrays; pmvar its world, of log moves of forwards and of vols.
+American options have a task of their own, see `_american`.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from dataclasses import replace
 import jax
 import jax.numpy as jnp
 import numpy as np
+from _american import american_accuracy, american_task, quantlib_american, shared_boundary
 from _books import AS_OF, RATE, Book, make_book
 from _peers import Task, jax_vmap, numba_parallel, numpy_scipy, quantlib_engine, quantlib_formula, torch_chunks
 from common import Figures, Timing, benchmark, paired
@@ -115,9 +117,21 @@ def measure(arguments: argparse.Namespace) -> Figures:
             add(name, *make(task, 1_000 if arguments.quick else 10_000))
         except ImportError:
             print("QuantLib is not installed: left out")
+    early = american_task(underlyings * each // 250 * 250 or 250, tiles * PATH_TILE)
+    bulk, with_tables = shared_boundary(early)
+    add("american", bulk, early.spot.size)
+    add("american_with_tables", with_tables, early.spot.size)
+    n_early = 1_000 if arguments.quick else 10_000
+    try:
+        call, size, _ = quantlib_american(early, n_early)
+        add("quantlib_american", call, size)
+    except ImportError:
+        print("QuantLib is not installed: left out")
     timings = paired(calls, rounds=rounds)
     figures = _table(timings, sizes)
     figures |= accuracy(book, drawn, task)
+    if "quantlib_american" in calls:
+        figures |= american_accuracy(early, n_early)
     return figures | {"options": len(task.strike), "scenarios": tiles * PATH_TILE, "rounds": rounds}
 
 
@@ -153,6 +167,8 @@ def _table(timings: dict[str, Timing], sizes: dict[str, int]) -> Figures:
             figures[f"f32_over_{name}_f32"] = per["european_f32"] / per[f"{name}_f32"]
     if "quantlib" in per:
         figures["f32_over_quantlib"] = per["european_f32"] / per["quantlib"]
+    if "quantlib_american" in per:
+        figures["american_over_quantlib"] = per["american"] / per["quantlib_american"]
     return figures
 
 
