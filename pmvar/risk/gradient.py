@@ -114,7 +114,8 @@ def gradients(
         in_threads(add, len(every), 1)
         advance()
     found = [_joined([piece.result() for piece in block]) for block in pieces]
-    for m, g in zip(measured, found, strict=True):
+    by_model = [joined([p.model.result() for p in block if p.model is not None]) for block in pieces if model]
+    for m, g in (*zip(measured, found, strict=True), *zip(measured, by_model, strict=False)):
         bad = np.flatnonzero(~np.isfinite(g.gradient + g.error).all(axis=1))
         if len(bad):
             who = f"account {names[m.block.account[bad[0]]]}" if names is not None else "an account"
@@ -122,7 +123,6 @@ def gradients(
                 f"the gradient of {who} is not finite at the precision of the run; "
                 "reduce its quantities or use --precision float64"
             )
-    by_model = [joined([p.model.result() for p in block if p.model is not None]) for block in pieces if model]
     return found, by_model
 
 
