@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+from jax.lax import bitcast_convert_type
 from jaxtyping import Array, Float, Int
 
 LANES = 4
@@ -33,8 +34,12 @@ def add_positions(
     """
     if loss is None:
         loss = jnp.zeros((pnl.shape[0], column.shape[0], pnl.shape[2]), quantity.dtype)
+    integer = jnp.int32 if loss.dtype == jnp.float32 else jnp.int64
+    nothing = (column[0, 0] >> 31).astype(integer)
     for lane in range(column.shape[1]):
-        held = quantity[None, :, lane, None]
-        # The choice keeps product and sum two roundings: a fused one would leave a residue of what hedges exactly.
-        loss = loss - jnp.where(held == 0, 0.0, held * pnl[:, column[:, lane]].astype(loss.dtype))
+        product = quantity[None, :, lane, None] * pnl[:, column[:, lane]].astype(loss.dtype)
+        # Product and sum are two roundings: fused into one, what hedges exactly would leave a residue. A compiler does
+        # not fuse through bits that something changes, and it cannot know that no column is negative.
+        bits = bitcast_convert_type(product, integer) ^ nothing
+        loss = loss - bitcast_convert_type(bits, loss.dtype)
     return loss
