@@ -353,7 +353,8 @@ def test_standard_errors_are_what_repetition_shows(
 
 @pytest.mark.slow
 def test_value_at_risk_against_differences(market: MarketSnapshot) -> None:
-    """The kernel estimate of the VaR's gradient has no bias that 12 seeds of differences would show: within 3 SE."""
+    """The kernel estimate of the VaR's gradient has no bias that 12 seeds of differences would show: within 4 SE, since
+    one of six pairs is beyond 3 in every fourteenth sample (Student's t, 11 degrees of freedom)."""
     portfolio = hold(positions(*SEEDED), [("mixed", "EUR", -2e4)])
     size = 0.004
     gaps: dict[tuple[str, str], list[float]] = {}
@@ -370,4 +371,4 @@ def test_value_at_risk_against_differences(market: MarketSnapshot) -> None:
     for pair, gap in gaps.items():
         error = np.std(gap, ddof=1) / np.sqrt(len(gap))
         print(f"{pair}: {np.mean(gap) / error:.2f} SE")
-        assert abs(np.mean(gap)) <= 3 * error, pair
+        assert abs(np.mean(gap)) <= 4 * error, pair
