@@ -292,6 +292,18 @@ def test_a_shock_that_is_not_a_number_is_refused(market: MarketSnapshot, drawn: 
     assert caught.value.exit_code == 5
 
 
+def test_a_price_that_falls_to_nothing_has_a_loss(market: MarketSnapshot, drawn: ScenarioSet) -> None:
+    """e^−100 of today's price, beyond what single precision inverts: finite, and the same as e^−60."""
+    margins = []
+    for fall in (-60.0, -100.0):
+        shock = np.array(drawn.shock)
+        shock[1234, 0, drawn.factors.index("ETH:spot")] = fall
+        bad = replace(drawn, shock=jnp.asarray(shock), paths=None)
+        margins.append(report(hold(HEALTHY, CASH), market, drawn=bad).tables["margins"]["initial_margin"])
+    assert np.all(np.isfinite(margins[1]))
+    np.testing.assert_array_equal(*margins)
+
+
 # --- The standard margin, by hand
 
 

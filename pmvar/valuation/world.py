@@ -18,6 +18,9 @@ from pmvar.types import DAY, PATH_TILE, FactorKind, factor_name
 
 ALL = frozenset(FactorKind)
 
+LEAST_LOG_PRICE = -60.0
+"""Prices fall to 1e-26 of today's and no further: what is left is worth nothing, and its inverse overflows float32."""
+
 
 class World(NamedTuple):
     """One tile of scenarios, in the precision of the tile."""
@@ -147,7 +150,7 @@ def _world(
 ) -> World:
     # One more row of zeros: where a factor is none, and the base currency, nothing moves.
     moves = [jnp.pad(s, ((0, 0), (0, 1))).T for s in shock]
-    prices = jnp.concatenate([m[arrays.price_factor] for m in moves])
+    prices = jnp.maximum(jnp.concatenate([m[arrays.price_factor] for m in moves]), LEAST_LOG_PRICE)
     if FactorKind.SPOT not in moving:
         prices = jnp.zeros_like(prices)
     base = jnp.zeros((arrays.chain.shape[0] + 1, PATH_TILE))
