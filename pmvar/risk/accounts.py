@@ -85,7 +85,7 @@ def block_loss(block: AccountBlock, store: TileStore, *, dtype: np.dtype | None 
     pad = ((0, height - n), (0, 0))
     row = np.pad(store.pnl.row[block.instrument], pad).astype(np.int32)
     with np.errstate(over="ignore"):  # an infinite quantity makes infinite losses, which the selection refuses by name
-        quantity = np.pad(block.quantity, pad).astype(dtype)
+        quantity = np.pad(block.quantity, pad).astype(dtype or store.dtype)
     lanes = [slice(i, i + MOST_LANES) for i in range(0, row.shape[1], MOST_LANES)]
     chunks = [(jnp.asarray(row[:, s]), jnp.asarray(quantity[:, s])) for s in lanes]
 
