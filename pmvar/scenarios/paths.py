@@ -125,6 +125,7 @@ class Paths:
 def mapped(
     price_map: PriceMap, is_price: Bool[Array, " factor"], x: Float[Array, " factor"], shift: Float[Array, " factor"]
 ) -> Float[Array, " factor"]:
+    """Log changes of the factors from their x and the drift of the prices among them."""
     return jnp.where(is_price, log_price_ratio(price_map, x + shift), x)
 
 
