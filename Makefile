@@ -24,7 +24,7 @@ demo: $(VENV)/.run  ## margin a synthetic book and write its report under build/
 	rm -rf build/demo
 	mkdir -p build/demo
 	$(VENV)/bin/pmvar demo --out build/demo/book
-	$(VENV)/bin/pmvar run build/demo/book --out build/demo/run
+	$(VENV)/bin/pmvar run build/demo/book --out build/demo/run --paths 32768
 
 test: lint  ## lint, then run the test suite (PYTEST_ARGS="-k name" narrows it)
 	$(PY) -m pytest -n $(JOBS) --dist worksteal $(PYTEST_ARGS)

@@ -9,14 +9,17 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from pmvar.kernels.aggregate import LANES, MOST_LANES, add_positions
+from pmvar.kernels.aggregate import add_positions
 from pmvar.kernels.tail_sums import position_sums, product_sums
 from pmvar.risk.accounts import AccountBlock
 from pmvar.types import PATH_TILE
 from pmvar.valuation.store import STRIP
 
-HEIGHTS = (8, 16, 32, 64)
+HEIGHTS = (16, 64)
 """Accounts in one call, padded: the canonical shapes. Weights of the last fit a core's cache."""
+
+WIDTHS = (32, 8)
+"""Positions in one call, padded: with the heights, few shapes to compile."""
 
 PIECE = HEIGHTS[-1]
 """Most accounts in one piece of work."""
@@ -55,7 +58,7 @@ class PositionSums:
 
     def __init__(self, block: AccountBlock, row: Int[np.ndarray, " instrument"], height: int, n_replicates: int):
         """`row` is that of each instrument in a tile."""
-        self._n, self._replicates = len(block.account), n_replicates
+        self._shape, self._replicates = block.instrument.shape, n_replicates
         self._row = list(_lanes(_padded(row[block.instrument], height).astype(np.int32)))
         self._total: Float[np.ndarray, "kind account position replicate"] | float = 0.0
 
@@ -67,7 +70,7 @@ class PositionSums:
     def result(self) -> Float[np.ndarray, "kind account position replicate"]:
         """The sums, float64."""
         assert isinstance(self._total, np.ndarray)
-        return self._total[:, : self._n]
+        return self._total[:, : self._shape[0], : self._shape[1]]
 
 
 @dataclass(frozen=True)
@@ -101,15 +104,15 @@ class Reach:
         """Rows of the piece."""
         self._replicates = n_replicates
         amount, rows = amount[self.account], rows[self.account]
-        lanes = -(-int(np.count_nonzero(amount, axis=1).max(initial=1)) // LANES) * LANES
-        order = np.argsort(amount == 0, axis=1, kind="stable")[:, :lanes]
+        most = int(np.count_nonzero(amount, axis=1).max(initial=1))
+        order = np.argsort(amount == 0, axis=1, kind="stable")[:, :most]
         amount, rows = (np.take_along_axis(x, order, 1) for x in (amount, rows))
         height = next(h for h in HEIGHTS if h >= len(self.account))
-        wide = [(0, height - len(self.account)), (0, -order.shape[1] % LANES)]
         with np.errstate(over="ignore"):  # an infinite amount makes a gradient that is refused by name
-            own = np.pad(amount, wide).astype(dtype)
-        self._lanes = list(zip(_lanes(np.pad(rows, wide).astype(np.int32)), _lanes(own), strict=True))
-        self._account = jnp.asarray(np.pad(self.account, wide[0]).astype(np.int32))
+            own = _padded(amount, height).astype(dtype)
+        self._lanes = list(zip(_lanes(_padded(rows, height).astype(np.int32)), _lanes(own), strict=True))
+        self._zero = jnp.zeros((PATH_TILE // STRIP, height, STRIP), dtype)
+        self._account = jnp.asarray(np.pad(self.account, (0, height - len(self.account))).astype(np.int32))
         self._total: Float[np.ndarray, "kind account colour replicate"] | float = 0.0
 
     def add(
@@ -119,7 +122,7 @@ class Reach:
         slope: Float[Array, "colour strip path"],
     ) -> None:
         """One tile: its weights, the exposures of all instruments, and what to multiply the losses' derivative by."""
-        value = None
+        value = self._zero
         for rows, amount in self._lanes:
             value = add_positions(value, exposed, rows, amount)
         found = product_sums(weight, self._account, value, slope, n_replicates=self._replicates)
@@ -143,13 +146,14 @@ def centred_error(
 
 
 def _padded(x: np.ndarray, height: int) -> np.ndarray:
-    return np.pad(x, ((0, height - len(x)), (0, 0)))
+    """Rows to a canonical height, columns to a multiple of the least width."""
+    return np.pad(x, ((0, height - len(x)), (0, -x.shape[1] % WIDTHS[-1])))
 
 
 def _lanes(x: np.ndarray) -> Iterator[Array]:
-    """Columns in pieces of a few widths, the widest first: each is a shape to compile."""
+    """Columns in pieces of the canonical widths, the widest first."""
     start = 0
     while start < x.shape[1]:
-        width = next(w for w in (MOST_LANES, 2 * LANES, LANES) if w <= x.shape[1] - start)
+        width = next(w for w in WIDTHS if w <= x.shape[1] - start)
         yield jnp.asarray(x[:, start : start + width])
         start += width
