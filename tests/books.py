@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
+from pmvar.errors import InputError, Problem
+from pmvar.io.book import Book, load_book
 from pmvar.io.times import parse_time
 from pmvar.io.write_book import write_book
 from pmvar.models.specification import Factor, ModelSpecification
@@ -19,6 +23,7 @@ STRIKES = {"BTC": (80_000.0, 100_000.0, 120_000.0), "ETH": (2_500.0, 3_000.0, 3_
 VOL = {"BTC": (0.62, 0.55, 0.58), "ETH": (0.75, 0.70, 0.72)}
 
 Rows = list[dict[str, Any]]
+Change = Callable[[dict[str, Rows]], None]
 
 
 def columns(rows: Rows) -> dict[str, list[Any]]:
@@ -161,3 +166,34 @@ def small_book(
         model=model or small_model(),
         table_format=table_format,
     )
+
+
+def load(folder: Path, change: Change | None = None, toml: dict[str, Any] | None = None, **options: Any) -> Book:
+    """The small book, with `change` applied to its tables."""
+    rows = small_rows()
+    if change:
+        change(rows)
+    return load_book(small_book(folder / "book", rows=rows, toml=toml), **options)
+
+
+def problems_of(folder: Path, change: Change | None = None, **options: Any) -> tuple[Problem, ...]:
+    """The problems of the small book with `change` applied to its tables."""
+    with pytest.raises(InputError) as caught:
+        load(folder, change, **options)
+    return caught.value.problems
+
+
+def row(rows: Rows, **keys: Any) -> dict[str, Any]:
+    """The row with these values."""
+    (found,) = [r for r in rows if keys.items() <= r.items()]
+    return found
+
+
+def line(rows: Rows, **keys: Any) -> int:
+    """Its line in the CSV file."""
+    return rows.index(row(rows, **keys)) + 2
+
+
+def alter(table: str, key: dict[str, Any], **values: Any) -> Change:
+    """A change of one row."""
+    return lambda rows: row(rows[table], **key).update(values)
