@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from pmvar.errors import NumericsError
 from pmvar.risk.measure import measure_losses
-from pmvar.risk.quantiles import ROWS, SAMPLE, Measured, measure_rows
+from pmvar.risk.quantiles import SAMPLE, Measured, measure_rows
+from pmvar.risk.selection import ROWS
 from pmvar.risk.tail import standard_errors, tail
 from pmvar.scenarios.scenario_set import ScenarioSet
 

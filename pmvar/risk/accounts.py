@@ -1,4 +1,4 @@
-"""Accounts in blocks: their losses under all scenarios, and the P&L of their positions in the tail."""
+"""Accounts in blocks, and their losses under all scenarios."""
 
 from __future__ import annotations
 

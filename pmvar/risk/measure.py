@@ -10,8 +10,8 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from pmvar.risk.accounts import AccountBlock, LossStrips, block_loss
-from pmvar.risk.quantiles import ROWS, Measured, measure_rows
-from pmvar.risk.selection import in_threads, refuse_not_finite, tail_ids
+from pmvar.risk.quantiles import Measured, measure_rows
+from pmvar.risk.selection import ROWS, in_threads, refuse_not_finite, tail_ids
 from pmvar.risk.tail import Tail, standard_errors, tail
 from pmvar.risk.tail_sums import PIECE, PositionSums, TailWeights, centred_error
 from pmvar.scenarios.scenario_set import ScenarioSet

@@ -22,10 +22,6 @@ SAMPLE = 384
 """Least scenarios that tell where the bins lie; a guess, which only costs time when it is wrong."""
 
 
-ROWS = 32
-"""Rows measured at once."""
-
-
 class Measured(NamedTuple):
     """Measures of rows of losses, and their standard errors."""
 

@@ -33,12 +33,13 @@ class TailWeights:
         scenario = ids[account, place]
         order = np.argsort(scenario // PATH_TILE, kind="stable")
         self._account, self._scenario = account[order], scenario[order]
+        self._tile = self._scenario // PATH_TILE
         self._value = np.stack([k[account, place][order] for k in kinds])
         self.height = next(h for h in HEIGHTS if h >= len(ids))
 
     def tile(self, index: int) -> Float[Array, "kind strip account path"]:
         """Those of scenarios index·PATH_TILE and on, accounts padded to a canonical height."""
-        first, last = np.searchsorted(self._scenario // PATH_TILE, [index, index + 1])
+        first, last = np.searchsorted(self._tile, [index, index + 1])
         strip, path = np.divmod(self._scenario[first:last] % PATH_TILE, STRIP)
         out = np.zeros((len(self._value), PATH_TILE // STRIP, self.height, STRIP))
         out[:, strip, self._account[first:last], path] = self._value[:, first:last]

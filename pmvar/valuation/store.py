@@ -63,12 +63,6 @@ class TileStore:
         """Whole rows over all scenarios, in the store's dtype."""
         return self._strips[:, rows].transpose(1, 0, 2).reshape(len(rows), -1)[:, : self.n_scenarios]
 
-    def gather(self, row: Int[np.ndarray, "*#shape"], path: Int[np.ndarray, "*#shape"]) -> np.ndarray:
-        """P&L at broadcast (row, path), float64."""
-        strip, within = np.divmod(path, STRIP)
-        flat = self._tiles.reshape(-1)
-        return flat.take((strip * self._tiles.shape[2] + row) * STRIP + within).astype(np.float64)
-
     @property
     def _strips(self) -> Float[np.ndarray, "strip row path"]:
         return self._tiles.reshape(-1, *self._tiles.shape[2:])
