@@ -1,0 +1,40 @@
+"""MethodMargin: what every margin method returns, so that methods stand side by side, account by account."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+
+class Step(NamedTuple):
+    """One line of an account's calculation, such as the scan of one underlying; amounts in base currency."""
+
+    account: int
+    """Row of the account."""
+    group: str
+    """What the line is about: an underlying or a combined commodity; "" for the account."""
+    name: str
+    """`scan`, `roll`, `contingency`, `credit`, …: the field's word."""
+    label: str
+    """What it came from: the active scenario, the pair of months."""
+    amount: float
+    """Adds to the margin if positive."""
+
+
+@dataclass(frozen=True)
+class MethodMargin:
+    """Margins of all accounts by one method: base currency, finite, ≥ 0."""
+
+    method: str
+    """As named on the command line: `deribit`."""
+    source: str
+    """Whose rules, of which date."""
+    initial: Float[np.ndarray, " account"]
+    maintenance: Float[np.ndarray, " account"]
+    steps: tuple[Step, ...]
+    """How each came about, sorted by account and group; by account they lead to the margin."""
+    notes: tuple[str, ...] = ()
+    """Sentences a reader must see: positions outside the method, approximations."""
