@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 
 from pmvar.kernels.random import Stream, run_key, stream
-from pmvar.models.bridge import DEPTH, bridge
+from pmvar.models.bridge import DEPTH, bridge, bridge_noise
 from pmvar.scenarios import simulate
 from pmvar.types import Drift, Sampling
 from tests.markets import AS_OF, DAY, snapshot, specification
@@ -27,7 +27,8 @@ def at(end: jax.Array, fraction: jax.Array, timestamp: jax.Array) -> jax.Array:
 
     def one(path, x):
         key = stream(run_key(3), Stream.BRIDGE, path)
-        return bridge(key, x, jnp.asarray(DEVIATION), jnp.asarray(LOADING), fraction, timestamp)
+        noise = bridge_noise(key, fraction, timestamp, len(LOADING))
+        return bridge(noise, x, jnp.asarray(DEVIATION), jnp.asarray(LOADING), fraction)
 
     return jax.vmap(one)(jnp.arange(len(end), dtype=jnp.uint32), end)
 
@@ -104,7 +105,8 @@ def test_the_end_is_reached():
 def test_no_deviation_is_a_straight_line():
     """A factor without volatility moves in proportion."""
     key = run_key(1)
-    x = bridge(key, jnp.array([0.3]), jnp.zeros(1), jnp.ones((1, 1)), jnp.asarray(0.37), jnp.uint32(5))
+    noise = bridge_noise(key, jnp.asarray(0.37), jnp.uint32(5), 1)
+    x = bridge(noise, jnp.array([0.3]), jnp.zeros(1), jnp.ones((1, 1)), jnp.asarray(0.37))
     assert float(x[0]) == pytest.approx(0.3 * 0.37, rel=1e-14)
 
 

@@ -99,7 +99,7 @@ class ModelSlopes:
 
     def of_tile(self, index: int) -> TileSlopes:
         """The slopes of tile `index`."""
-        normals = self.slopes.paths.normals(index)
+        normals = self.slopes.paths.normals(index).normal
         found = self.slopes.of_tile(index, normals, self.times).astype(self._dtype)
         column = found.reshape(*found.shape[:2], -1, STRIP)
         return TileSlopes(tuple(column), self._score(normals))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,9 +14,9 @@ from pmvar.errors import UsageError
 from pmvar.kernels.importance import mean_rotation
 from pmvar.kernels.random import Stream, stream, uniforms
 from pmvar.kernels.sobol import scramble_seeds, sobol_uniforms
-from pmvar.models.base import RiskFactorModel
+from pmvar.models.base import Coordinates, RiskFactorModel
 from pmvar.models.sampling import SamplingParameters, leaning
-from pmvar.types import Sampling
+from pmvar.types import PATH_TILE, Sampling
 
 MONTE_CARLO_REPLICATES = 64
 """Plain Monte Carlo is split into this many replicates for its standard errors."""
@@ -24,9 +25,6 @@ SOBOL_REPLICATES = 16
 """Independent scramblings: fewer would leave no degrees of freedom for an error, more would spoil the nets."""
 
 LEAST_SOBOL = SOBOL_REPLICATES * 2**7
-
-Normals = tuple[Float[Array, "step dimension"], Float[Array, ""]]
-"""The normals of one path, and its weight."""
 
 
 def n_replicates(sampling: Sampling) -> int:
@@ -45,34 +43,70 @@ def check_count(n_scenarios: int, sampling: Sampling) -> None:
         raise UsageError(f"{sampling} sampling takes 16·2^m scenarios, m ≥ 7: {near}, not {n_scenarios:,}")
 
 
-def draws(
+class TileNormals(NamedTuple):
+    """What the paths of one tile are made of."""
+
+    normal: Float[Array, "scenario step dimension"]
+    weight: Float[Array, " scenario"]
+    """Likelihood ratio of each path."""
+
+
+def tile_normals(
     law: RiskFactorModel,
     n_steps: int,
     key: Key[Array, ""],
     sampling: Sampling,
     parameters: SamplingParameters,
-) -> Callable[[UInt32[Array, ""]], Normals]:
-    """The function from a path id to the path's normals and weight, to be mapped over ids.
+    start: UInt32[Array, ""],
+) -> TileNormals:
+    """The normals of paths `start` and on, one tile of them.
 
     Coordinate 0 of the steps is the mean over them (a rotation), so that low-discrepancy points and importance sampling
     spend themselves on the whole path's move, and weights stay bounded however many steps there are.
     """
-    size = law.dimension()
-    rotation = jnp.asarray(mean_rotation(n_steps))
-    coordinates = law.coordinates()
-    seeds = None
-    if sampling is not Sampling.MC:
-        keys = [stream(key, Stream.SCRAMBLE, r) for r in range(SOBOL_REPLICATES)]
-        seeds = jax.vmap(lambda k: scramble_seeds(k, n_steps * size))(jnp.stack(keys))
+    n = n_steps * law.dimension()
+    # Kernels of their own: fused into one, XLA works out the quantiles again for each of their readers, and takes
+    # several times as long to compile.
+    u = _plain(key, start, n) if sampling is Sampling.MC else _net(_seeds(key, n), start)
+    z = _quantiles(u, n_steps)
+    if sampling is Sampling.SOBOL_IS:
+        return TileNormals(*_leaned(z, law.coordinates(), parameters))
+    return TileNormals(_rotated(z), jnp.ones(PATH_TILE))
 
-    def draw(path_id: UInt32[Array, ""]) -> Normals:
-        if seeds is None:
-            u = uniforms(stream(key, Stream.PATH, path_id), n_steps * size)
-        else:
-            u = sobol_uniforms(path_id // SOBOL_REPLICATES, seeds[path_id % SOBOL_REPLICATES])
-        z, weight = ndtri(u).reshape(n_steps, size), jnp.ones(())
-        if sampling is Sampling.SOBOL_IS:
-            z, weight = leaning(z, coordinates, parameters)
-        return rotation @ z, weight
 
-    return draw
+def _ids(start: UInt32[Array, ""]) -> UInt32[Array, " scenario"]:
+    return start + jnp.arange(PATH_TILE, dtype=jnp.uint32)
+
+
+@partial(jax.jit, static_argnames="n")
+def _plain(key: Key[Array, ""], start: UInt32[Array, ""], n: int) -> Float[Array, "scenario n"]:
+    return jax.vmap(lambda i: uniforms(stream(key, Stream.PATH, i), n))(_ids(start))
+
+
+@partial(jax.jit, static_argnames="n")
+def _seeds(key: Key[Array, ""], n: int) -> UInt32[Array, "replicate hash n"]:
+    replicates = jnp.arange(SOBOL_REPLICATES, dtype=jnp.uint32)
+    return jax.vmap(lambda r: scramble_seeds(stream(key, Stream.SCRAMBLE, r), n))(replicates)
+
+
+@jax.jit
+def _net(seeds: UInt32[Array, "replicate hash n"], start: UInt32[Array, ""]) -> Float[Array, "scenario n"]:
+    return jax.vmap(lambda i: sobol_uniforms(i // SOBOL_REPLICATES, seeds[i % SOBOL_REPLICATES]))(_ids(start))
+
+
+@partial(jax.jit, static_argnames="n_steps")
+def _quantiles(u: Float[Array, "scenario n"], n_steps: int) -> Float[Array, "scenario step dimension"]:
+    return ndtri(u).reshape(len(u), n_steps, -1)
+
+
+@jax.jit
+def _rotated(z: Float[Array, "scenario step dimension"]) -> Float[Array, "scenario step dimension"]:
+    return jnp.asarray(mean_rotation(z.shape[1])) @ z
+
+
+@partial(jax.jit, static_argnames=("at", "parameters"))
+def _leaned(
+    z: Float[Array, "scenario step dimension"], at: Coordinates, parameters: SamplingParameters
+) -> tuple[Float[Array, "scenario step dimension"], Float[Array, " scenario"]]:
+    moved, weight = jax.vmap(lambda one: leaning(one, at, parameters))(z)
+    return jnp.asarray(mean_rotation(z.shape[1])) @ moved, weight

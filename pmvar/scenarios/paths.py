@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import NamedTuple
 
 import equinox as eqx
@@ -15,11 +15,11 @@ from jaxtyping import Array, Bool, Float, Int, Key, UInt32
 
 from pmvar.kernels.random import Stream, run_key, stream, uniforms
 from pmvar.models.base import RiskFactorModel
-from pmvar.models.bridge import bridge
+from pmvar.models.bridge import bridge, bridge_noise
 from pmvar.models.price_map import NormalMixture, log_price_ratio, mean_shift
 from pmvar.models.sampling import SamplingParameters
 from pmvar.scenarios.clock import elapsed_steps
-from pmvar.scenarios.draws import draws
+from pmvar.scenarios.draws import TileNormals, tile_normals
 from pmvar.types import DAY, PATH_TILE, PriceMap, Sampling
 
 REFERENCE_SEED = 0x9E3779B9
@@ -38,14 +38,28 @@ class Moment(NamedTuple):
     """Since the step began: names the moment to the bridge."""
 
 
+class Inside(NamedTuple):
+    """What a path takes to a moment inside a step; over many paths `noise` and `uniform` have one more axis."""
+
+    moment: Moment
+    noise: Float[Array, "*scenario level component"]
+    uniform: Float[Array, "*scenario"]
+    """Says when in the step a jump arrives."""
+
+
 class Draw(NamedTuple):
-    """How paths are drawn; leaves that are not arrays are static."""
+    """How paths are drawn."""
 
     n_steps: int
     sampling: Sampling
     parameters: SamplingParameters
     key: Key[Array, ""]
     steps: Float[Array, ""]
+
+    def normals(self, law: RiskFactorModel, index: int) -> TileNormals:
+        """What the paths of tile `index` are made of."""
+        start = jnp.uint32(index * PATH_TILE)
+        return tile_normals(law, self.n_steps, self.key, self.sampling, self.parameters, start)
 
 
 @dataclass(frozen=True)
@@ -66,10 +80,9 @@ class Paths:
 
     def tile(self, index: int, time: float) -> tuple[Float[Array, "scenario factor"], Float[Array, " scenario"]]:
         """Log changes from `as_of` to `time` (epoch seconds, at most the horizon) of tile `index`, and the weights."""
-        return _tile(
-            self.law, self.draw, self.price_map, jnp.asarray(self.is_price), jnp.uint32(index * PATH_TILE),
-            jnp.asarray(self.shift(time)), self.moment(time),
-        )  # fmt: skip
+        made = self.normals(index)
+        x = _x(self.law, self.draw.steps, made.normal, self.inside(self.draw, index, time))
+        return _mapped(self.price_map, jnp.asarray(self.is_price), x, jnp.asarray(self.shift(time))), made.weight
 
     def moment(self, time: float) -> Moment | None:
         """Where a time stands among the model's steps; None at the horizon."""
@@ -108,18 +121,26 @@ class Paths:
 
     def _reference(self, time: float) -> NormalMixture:
         """The marginal law as a fixed sample."""
-        starts = range(0, REFERENCE_TILES * PATH_TILE, PATH_TILE)
-        parts = [_x(self.law, self.reference_draw, jnp.uint32(i), self.moment(time))[0] for i in starts]
-        x = np.concatenate(parts).T
+        draw, x = self.reference_draw, np.zeros((len(self.is_price), REFERENCE_TILES * PATH_TILE))
+        for i in range(REFERENCE_TILES):
+            made = draw.normals(self.law, i).normal
+            x[:, i * PATH_TILE : (i + 1) * PATH_TILE] = _x(self.law, draw.steps, made, self.inside(draw, i, time)).T
         return NormalMixture(x, np.zeros_like(x), np.full_like(x, 1 / x.shape[1]))
 
     def counts(self, normals: Float[Array, "scenario step dimension"]) -> Float[Array, "scenario source"]:
         """Jumps of each Poisson source on paths made of `normals`."""
         return _counts(self.law, normals, self.draw.steps)
 
-    def normals(self, index: int) -> Float[Array, "scenario step dimension"]:
+    def normals(self, index: int) -> TileNormals:
         """What the paths of a tile are made of."""
-        return _normals(self.law, self.draw, jnp.uint32(index * PATH_TILE))
+        return self.draw.normals(self.law, index)
+
+    def inside(self, draw: Draw, index: int, time: float) -> Inside | None:
+        """What takes the paths of tile `index` of `draw` to `time`; None at the horizon."""
+        moment = self.moment(time)
+        if moment is None:
+            return None
+        return _inside(draw.key, jnp.uint32(index * PATH_TILE), moment, self.law.bridge_loading().shape[1])
 
 
 def mapped(
@@ -131,52 +152,67 @@ def mapped(
 
 def one_x(
     law: RiskFactorModel,
-    draw: Draw,
+    steps: Float[Array, ""],
     normal: Float[Array, "step dimension"],
-    path_id: UInt32[Array, ""],
-    moment: Moment | None,
+    inside: Inside | None,
 ) -> Float[Array, " factor"]:
     """x of one path, at the horizon or at a moment inside it."""
-    path = law.path(normal, draw.steps)
+    path = law.path(normal, steps)
     move = path.diffusion + path.jump
-    if moment is None:
+    if inside is None:
         return move.sum(axis=0)
-    place = path_id, moment.step.astype(jnp.uint32)
-    before = jnp.sum(jnp.where(jnp.arange(draw.n_steps)[:, None] < moment.step, move, 0.0), axis=0)
-    inside = bridge(
-        stream(draw.key, Stream.BRIDGE, *place), path.diffusion[moment.step], path.deviation[moment.step],
-        law.bridge_loading(), moment.fraction, moment.seconds,
-    )  # fmt: skip
-    jumped = uniforms(stream(draw.key, Stream.JUMP, *place), 1)[0] <= moment.fraction
-    return before + inside + jnp.where(jumped, path.jump[moment.step], 0.0)
+    step = inside.moment.step
+    before = jnp.sum(jnp.where(jnp.arange(len(normal))[:, None] < step, move, 0.0), axis=0)
+    moved = bridge(
+        inside.noise, path.diffusion[step], path.deviation[step], law.bridge_loading(), inside.moment.fraction
+    )
+    jumped = inside.uniform <= inside.moment.fraction
+    return before + moved + jnp.where(jumped, path.jump[step], 0.0)
+
+
+def over_paths(
+    one: Callable[..., Array],
+    normal: Float[Array, "scenario step dimension"],
+    inside: Inside | None,
+    *,
+    out_axis: int = 0,
+) -> Array:
+    """A function of one path's normals and `Inside`, over a tile."""
+    axes = None if inside is None else inside._replace(moment=None, noise=0, uniform=0)
+    return jax.vmap(one, in_axes=(0, axes), out_axes=out_axis)(normal, inside)
 
 
 @eqx.filter_jit
 def _x(
-    law: RiskFactorModel, draw: Draw, start: UInt32[Array, ""], moment: Moment | None
-) -> tuple[Float[Array, "scenario factor"], Float[Array, " scenario"]]:
-    """x of one tile of paths and their weights."""
-    normals = draws(law, draw.n_steps, draw.key, draw.sampling, draw.parameters)
-
-    def one_path(path_id: UInt32[Array, ""]) -> tuple[Float[Array, " factor"], Float[Array, ""]]:
-        normal, weight = normals(path_id)
-        return one_x(law, draw, normal, path_id, moment), weight
-
-    return jax.vmap(one_path)(start + jnp.arange(PATH_TILE, dtype=jnp.uint32))
-
-
-@eqx.filter_jit
-def _tile(
     law: RiskFactorModel,
-    draw: Draw,
+    steps: Float[Array, ""],
+    normal: Float[Array, "scenario step dimension"],
+    inside: Inside | None,
+) -> Float[Array, "scenario factor"]:
+    """x of one tile of paths."""
+    return over_paths(lambda *path: one_x(law, steps, *path), normal, inside)
+
+
+@partial(jax.jit, static_argnames="n")
+def _inside(key: Key[Array, ""], start: UInt32[Array, ""], moment: Moment, n: int) -> Inside:
+    """What happens to a tile of paths inside a step, for `n` components."""
+
+    def one(path_id: UInt32[Array, ""]) -> tuple[Float[Array, "level component"], Float[Array, ""]]:
+        place = path_id, moment.step.astype(jnp.uint32)
+        noise = bridge_noise(stream(key, Stream.BRIDGE, *place), moment.fraction, moment.seconds, n)
+        return noise, uniforms(stream(key, Stream.JUMP, *place), 1)[0]
+
+    return Inside(moment, *jax.vmap(one)(start + jnp.arange(PATH_TILE, dtype=jnp.uint32)))
+
+
+@partial(jax.jit, static_argnames="price_map")
+def _mapped(
     price_map: PriceMap,
     is_price: Bool[Array, " factor"],
-    start: UInt32[Array, ""],
+    x: Float[Array, "scenario factor"],
     shift: Float[Array, " factor"],
-    moment: Moment | None,
-) -> tuple[Float[Array, "scenario factor"], Float[Array, " scenario"]]:
-    x, weight = _x(law, draw, start, moment)
-    return jax.vmap(lambda one: mapped(price_map, is_price, one, shift))(x), weight
+) -> Float[Array, "scenario factor"]:
+    return jax.vmap(lambda one: mapped(price_map, is_price, one, shift))(x)
 
 
 @eqx.filter_jit
@@ -184,9 +220,3 @@ def _counts(
     law: RiskFactorModel, normals: Float[Array, "scenario step dimension"], steps: Float[Array, ""]
 ) -> Float[Array, "scenario source"]:
     return jax.vmap(lambda normal: law.path(normal, steps).count)(normals)
-
-
-@eqx.filter_jit
-def _normals(law: RiskFactorModel, draw: Draw, start: UInt32[Array, ""]) -> Float[Array, "scenario step dimension"]:
-    normals = draws(law, draw.n_steps, draw.key, draw.sampling, draw.parameters)
-    return jax.vmap(lambda i: normals(i)[0])(start + jnp.arange(PATH_TILE, dtype=jnp.uint32))

@@ -14,15 +14,11 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, PyTree, UInt32
+from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from pmvar.models.base import RiskFactorModel
-from pmvar.scenarios.draws import draws
-from pmvar.scenarios.paths import Draw, Moment, Paths, mapped, one_x
-from pmvar.types import PATH_TILE, PriceMap
-
-SLOPE_PATHS = 4096
-"""Reference paths behind the derivatives of the drift by the model's parameters, a small part of any gradient."""
+from pmvar.scenarios.paths import Inside, Paths, mapped, one_x, over_paths
+from pmvar.types import PriceMap
 
 MOST_FACTORS = 64
 """Correlations of larger models are not differentiated by: their number grows with the square."""
@@ -68,15 +64,14 @@ class ParameterSlopes:
                 _path_slopes(
                     self._arrays,
                     self._rest,
-                    p.draw,
+                    p.draw.steps,
                     p.price_map,
                     jnp.asarray(p.is_price),
-                    jnp.uint32(index * PATH_TILE),
                     normals,
+                    p.inside(p.draw, index, time),
                     jnp.asarray(p.shift(time)),
                     tangents,
                     jnp.asarray(own),
-                    p.moment(time),
                 )  # fmt: skip
             )
         return jnp.concatenate(found)
@@ -97,9 +92,10 @@ class ParameterSlopes:
         """∂E[e^shock]/∂θ, which is 0 only where a factor does not depend on a parameter, and ∂c/∂θ of the drift c."""
         if time not in self._drift:
             p = self.paths
+            draw = p.reference_draw
             by_law, by_shift = _mean_slopes(
-                self._arrays, self._rest, p.reference_draw, p.price_map, jnp.asarray(p.is_price),
-                jnp.asarray(p.shift(time)), p.moment(time),
+                self._arrays, self._rest, p.draw.steps, p.price_map, jnp.asarray(p.is_price),
+                draw.normals(p.law, 0).normal, p.inside(draw, 0, time), jnp.asarray(p.shift(time)),
             )  # fmt: skip
             n = len(p.is_price)
             reached = np.concatenate([np.asarray(x).reshape(n, -1) for x in jax.tree.leaves(by_law)], axis=1)
@@ -150,48 +146,48 @@ def _colours(reached: Bool[np.ndarray, "factor parameter"]) -> Int[np.ndarray, "
 def _path_slopes(
     arrays: PyTree,
     rest: PyTree,
-    draw: Draw,
+    steps: Float[Array, ""],
     price_map: PriceMap,
     is_price: Bool[Array, " factor"],
-    start: UInt32[Array, ""],
     normals: Float[Array, "scenario step dimension"],
+    inside: Inside | None,
     shift: Float[Array, " factor"],
     tangents: PyTree,
     shift_tangents: Float[Array, "colour factor"],
-    moment: Moment | None,
 ) -> Float[Array, "factor colour scenario"]:
-    def one(normal: Array, path_id: Array) -> Array:
+    def one(normal: Array, inside: Inside | None) -> Array:
         def shock(arrays: PyTree, shift: Array) -> Array:
-            x = one_x(eqx.combine(arrays, rest), draw, normal, path_id, moment)
-            return mapped(price_map, is_price, x, shift)
+            return mapped(price_map, is_price, one_x(eqx.combine(arrays, rest), steps, normal, inside), shift)
 
         _, along = jax.linearize(shock, arrays, shift)
         return jax.vmap(along, out_axes=-1)(tangents, shift_tangents)
 
-    return jax.vmap(one, out_axes=-1)(normals, start + jnp.arange(PATH_TILE, dtype=jnp.uint32))
+    return over_paths(one, normals, inside, out_axis=-1)
 
 
 @eqx.filter_jit
 def _mean_slopes(
     arrays: PyTree,
     rest: PyTree,
-    draw: Draw,
+    steps: Float[Array, ""],
     price_map: PriceMap,
     is_price: Bool[Array, " factor"],
+    normals: Float[Array, "scenario step dimension"],
+    inside: Inside | None,
     shift: Float[Array, " factor"],
-    moment: Moment | None,
 ) -> tuple[PyTree, Float[Array, " factor"]]:
-    """∂E[e^shock]/∂θ of each factor, `factor` leading, and by its shift, over the reference sample."""
-    normals = draws(eqx.combine(arrays, rest), draw.n_steps, draw.key, draw.sampling, draw.parameters)
-    ids = jnp.arange(SLOPE_PATHS, dtype=jnp.uint32)
+    """∂E[e^shock]/∂θ of each factor, `factor` leading, and by its shift, over one tile of the reference sample: the
+    drift's derivative is a small part of any gradient."""
 
-    def mean(arrays: PyTree, shift: Array) -> Float[Array, " factor"]:
-        model = eqx.combine(arrays, rest)
+    def x(arrays: PyTree) -> Float[Array, "scenario factor"]:
+        law = eqx.combine(arrays, rest)
+        return over_paths(lambda *path: one_x(law, steps, *path), normals, inside)
 
-        def one(path_id: Array) -> Array:
-            return jnp.exp(mapped(price_map, is_price, one_x(model, draw, normals(path_id)[0], path_id, moment), shift))
+    def growth(x: Array) -> Array:
+        return jnp.exp(mapped(price_map, is_price, x, shift))
 
-        return jnp.mean(jax.vmap(one)(ids), axis=0)
-
-    ones = jnp.ones_like(shift)
-    return jax.jacrev(mean)(arrays, shift), jax.jvp(lambda s: mean(arrays, s), (shift,), (ones,))[1]
+    moved, back = jax.vjp(x, arrays)
+    by_x = jax.vmap(lambda one: jax.jvp(growth, (one,), (jnp.ones_like(one),))[1])(moved) / len(normals)
+    by_law = jax.vmap(lambda row: back(by_x * row)[0])(jnp.eye(len(shift)))
+    # A shift moves every x alike.
+    return by_law, by_x.sum(axis=0)
