@@ -188,6 +188,6 @@ def _mean_slopes(
 
     moved, back = jax.vjp(x, arrays)
     by_x = jax.vmap(lambda one: jax.jvp(growth, (one,), (jnp.ones_like(one),))[1])(moved) / len(normals)
-    by_law = jax.vmap(lambda row: back(by_x * row)[0])(jnp.eye(len(shift)))
+    by_law = jax.vmap(lambda row: back(by_x * row[None])[0])(jnp.eye(len(shift)))
     # A shift moves every x alike.
     return by_law, by_x.sum(axis=0)
