@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -155,3 +155,17 @@ class ModelSpecification:
     def factor_names(self) -> tuple[str, ...]:
         """Names in order."""
         return tuple(f.name for f in self.factors)
+
+    def decorrelated(self, share: float) -> ModelSpecification:
+        """The same factors with `share`, in [0, 1], of the correlation between different underlyings gone.
+
+        C' = (1 − s)·C + s·(its blocks by underlying), positive semi-definite as C is. Each factor keeps its law, and
+        each underlying its own spot–vol correlation; mixing and systemic jumps stay common. Raises InputError for a
+        model that draws whole past steps, whose dependence is no matrix.
+        """
+        if self.history is not None:
+            rule = f"model {self.model} draws whole past steps: it has no correlation to lower"
+            raise _reject(rule, "set decorrelation to 0", "history")
+        own = np.array([f.underlying for f in self.factors])
+        kept = np.where(own[:, None] == own, 1.0, 1.0 - share)
+        return replace(self, correlation=self.correlation * kept)

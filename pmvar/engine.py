@@ -15,12 +15,11 @@ from pmvar.market.snapshot import MarketSnapshot
 from pmvar.methods.standard import standard_margin
 from pmvar.portfolio import Portfolio
 from pmvar.report.margin_report import MarginReport
-from pmvar.risk.accounts import account_blocks
+from pmvar.risk.accounts import AccountBlock, account_blocks, block_loss
 from pmvar.risk.detail import account_details
 from pmvar.risk.gradient import BlockGradient, MarketFactor, gradients, market_factors
-from pmvar.risk.measure import BlockMeasure, isolated_measure, measure_block
+from pmvar.risk.measure import BlockMeasure, isolated_measure, measure_block, measure_losses
 from pmvar.risk.model_gradient import ModelGradient
-from pmvar.risk.result import Columns
 from pmvar.risk.rules import MarginRules
 from pmvar.risk.tables import (
     component_table,
@@ -32,6 +31,7 @@ from pmvar.risk.tables import (
     worst_table,
 )
 from pmvar.scenarios.scenario_set import ScenarioSet
+from pmvar.types import Measure
 from pmvar.valuation.reprice import ProfitAndLoss, reprice
 from pmvar.valuation.store import TileStore
 from pmvar.valuation.today import values_and_greeks
@@ -39,6 +39,9 @@ from pmvar.valuation.today import values_and_greeks
 Progress = Callable[[str, int, int], None]
 """(stage, done, total), called as work goes on."""
 
+
+DECORRELATION = "decorrelation"
+"""Its name in the table `stress`."""
 
 LEAST_TAIL = 10
 """Scenarios that must lie beyond the level: fewer say nothing of a tail, nor of their own error."""
@@ -54,6 +57,7 @@ def margin_report(
     rules: MarginRules,
     *,
     stress: ScenarioSet | None = None,
+    decorrelated: ProfitAndLoss | None = None,
     last_good: Mapping[str, float] | None = None,
     greeks: bool = True,
     memory_bytes: float | None = None,
@@ -64,8 +68,9 @@ def margin_report(
     """Margin of every account of `portfolio` from its P&L under the scenarios of `pnl`.
 
     Accounts that hold something which cannot be valued are withheld: their margin is the largest of `last_good` and the
-    standard margin, never zero in silence. `greeks=False` leaves out gradients and the spot–vol–time split. Raises
-    UsageError if the tail holds too few scenarios and NumericsError if any number is not finite.
+    standard margin, never zero in silence. `decorrelated`, the P&L under `ModelSpecification.decorrelated`, adds each
+    account's measure under it to the table `stress`. `greeks=False` leaves out gradients and the spot–vol–time split.
+    Raises UsageError if the tail holds too few scenarios and NumericsError if any number is not finite.
     """
     market, scenarios = pnl.market, pnl.scenarios
     if scenarios.n_scenarios * (1 - rules.level) < LEAST_TAIL:
@@ -91,6 +96,7 @@ def margin_report(
     held = np.unique(portfolio.quantity[live].indices) if len(live) else np.array([], dtype=np.int64)
     isolated = _isolated(portfolio, store, held, rules)
     details = account_details(portfolio, measured, store, rules.level)
+    del store
 
     factors: Sequence[MarketFactor] = ()
     found: list[BlockGradient] = []
@@ -102,6 +108,16 @@ def margin_report(
             measure=rules.measure, level=rules.level, names=portfolio.account_id,
             advance=_counter(progress, "gradients", n_tiles),
         )  # fmt: skip
+
+    stressed = _stress(portfolio, pnl, stress, live)
+    if decorrelated is not None:
+        if DECORRELATION in stressed:
+            raise UsageError(
+                f"the stress list has an entry {DECORRELATION!r}, which is the name of a stress of the model"
+            )
+        advance = _counter(progress, "decorrelation", decorrelated.scenarios.n_tiles)
+        with_less = TileStore(decorrelated, memory_bytes=memory_bytes or _half_of_memory(), advance=advance)
+        stressed[DECORRELATION] = _measures(blocks, with_less, rules, portfolio)[live]
 
     margins = margin_table(
         portfolio, market, rules, measured,
@@ -115,7 +131,7 @@ def margin_report(
         "model_greeks": model_greek_table(portfolio, measured, by_model, rules, margins),
         "worst": worst_table(portfolio, measured, scenarios),
         "shocks": shock_table(measured, scenarios),
-        "stress": _stress(portfolio, pnl, stress, live),
+        "stress": stress_table(portfolio, live, stressed),
     }
     return MarginReport(
         tables=tables,
@@ -204,14 +220,27 @@ def _isolated(portfolio: Portfolio, store: TileStore, held: np.ndarray, rules: M
     return rules.multiplier * np.maximum(total, rules.floor)
 
 
-def _stress(portfolio: Portfolio, pnl: ProfitAndLoss, stress: ScenarioSet | None, live: np.ndarray) -> Columns:
-    """Losses of the stress list through the same revaluation."""
+def _stress(
+    portfolio: Portfolio, pnl: ProfitAndLoss, stress: ScenarioSet | None, live: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Losses of the accounts under each entry of the stress list, through the same revaluation."""
     if stress is None or stress.n_scenarios == 0:
-        return stress_table(portfolio, live, np.zeros((len(live), 0)), ())
+        return {}
     shocked = reprice(portfolio, pnl.market, stress, precision=pnl.precision)
     tiles = [np.asarray(tile, dtype=np.float64)[shocked.row] for tile in shocked]
     profit = np.concatenate(tiles, axis=1)[:, : stress.n_scenarios]
-    return stress_table(portfolio, live, -(portfolio.quantity[live] @ profit), stress.labels)
+    return dict(zip(stress.labels, -(portfolio.quantity[live] @ profit).T, strict=True))
+
+
+def _measures(blocks: Sequence[AccountBlock], store: TileStore, rules: MarginRules, portfolio: Portfolio) -> np.ndarray:
+    """The rules' measure of every account that is in a block, NaN of the others."""
+    out = np.full(portfolio.n_accounts, np.nan)
+    for block in blocks:
+        loss = block_loss(block, store, dtype=np.dtype(np.float64))
+        found = measure_losses(loss, store.pnl.scenarios, rules.level, names=portfolio.account_id[block.account])
+        expected = rules.measure is Measure.EXPECTED_SHORTFALL
+        out[block.account] = found.expected_shortfall if expected else found.value_at_risk
+    return out
 
 
 def _settings(pnl: ProfitAndLoss, rules: MarginRules) -> dict[str, Any]:

@@ -129,6 +129,9 @@ def run(
     sampling: Annotated[Sampling | None, typer.Option(help="How scenarios are drawn.")] = None,
     netting: Annotated[Netting | None, typer.Option(help="What to do with duplicate positions.")] = None,
     precision: Annotated[Precision | None, typer.Option(help="Precision of instrument P&L.")] = None,
+    decorrelation: Annotated[
+        float | None, typer.Option(help="Stress: this share of the correlation between underlyings goes.")
+    ] = None,
     greeks: Annotated[bool, typer.Option(help="Gradients and the split by spot, vol and time.")] = True,
     table_format: Annotated[TableFormat, typer.Option("--format", help="Format of the tables.")] = TableFormat.PARQUET,
     acknowledge: Annotated[list[str] | None, typer.Option(help="Gate to pass, such as account-count.")] = None,
@@ -142,7 +145,7 @@ def run(
 
     overrides = {
         "scenarios": paths, "level": level, "horizon": horizon, "seed": seed,
-        "sampling": sampling, "netting": netting, "precision": precision,
+        "sampling": sampling, "netting": netting, "precision": precision, "decorrelation": decorrelation,
     }  # fmt: skip
     summary, code = run_book(
         book,

@@ -6,9 +6,13 @@ import os
 import time
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pmvar.cli.progress import progress
+
+if TYPE_CHECKING:
+    from pmvar.models.specification import ModelSpecification
+    from pmvar.valuation.reprice import ProfitAndLoss
 
 SOME_WITHHELD = 4
 """Exit code: published, but some accounts could not be valued."""
@@ -63,16 +67,22 @@ def run_book(
 
     _keep_compiled()
     s = loaded.settings
-    scenarios = pmvar.simulate(
-        loaded.model, loaded.market, seed=s.seed, n_scenarios=s.scenarios, horizon=s.horizon, sampling=s.sampling
-    )
+
+    def profit(model: ModelSpecification) -> ProfitAndLoss:
+        scenarios = pmvar.simulate(
+            model, loaded.market, seed=s.seed, n_scenarios=s.scenarios, horizon=s.horizon, sampling=s.sampling
+        )
+        return pmvar.reprice(loaded.portfolio, loaded.market, scenarios, precision=s.precision)
+
     stress = pmvar.stress_scenarios(loaded.stress, loaded.model, loaded.market)
-    pnl = pmvar.reprice(loaded.portfolio, loaded.market, scenarios, precision=s.precision)
+    pnl = profit(loaded.model)
+    decorrelated = profit(loaded.model.decorrelated(s.decorrelation)) if s.decorrelation else None
     with progress(log_json=log_json) as advance:
         report = pmvar.margin_report(
             pnl, loaded.portfolio, loaded.rules,
-            stress=stress, last_good=last_good, greeks=greeks, memory_bytes=memory_bytes, notes=loaded.flags,
-            settings={"netting": str(s.netting), "surface": s.surface}, progress=advance,
+            stress=stress, decorrelated=decorrelated, last_good=last_good, greeks=greeks, memory_bytes=memory_bytes,
+            settings={"netting": str(s.netting), "surface": s.surface, "decorrelation": s.decorrelation},
+            notes=loaded.flags, progress=advance,
         )  # fmt: skip
         report.write(out, inputs=loaded.input_hashes, book=book, table_format=table_format)
     margins = report.tables["margins"]

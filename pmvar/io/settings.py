@@ -34,6 +34,8 @@ class RunSettings:
     netting: Netting = Netting.REJECT
     precision: Precision = Precision.FLOAT32
     surface: str = "raw"
+    decorrelation: float = 0.0
+    """Share of the correlation between underlyings that the decorrelation stress takes away; 0: there is none."""
 
     @property
     def horizon_days(self) -> int:
@@ -147,6 +149,7 @@ SECTIONS: Mapping[str, Mapping[str, Check]] = {
         "sampling": _existing(tuple(Sampling)),
         "netting": _one_of(Netting),
         "precision": _one_of(Precision),
+        "decorrelation": _real(0.0, 1.0, rule="must lie in [0, 1], such as 0.5"),
     },
     "margin": {
         "measure": _one_of(Measure),

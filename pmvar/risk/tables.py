@@ -251,14 +251,11 @@ def shock_table(measured: Sequence[BlockMeasure], scenarios: ScenarioSet) -> Col
 
 
 def stress_table(
-    portfolio: Portfolio,
-    live: Int[np.ndarray, " account"],
-    loss: Float[np.ndarray, "account scenario"],
-    labels: Sequence[str],
+    portfolio: Portfolio, live: Int[np.ndarray, " account"], loss: Mapping[str, Float[np.ndarray, " account"]]
 ) -> Columns:
-    """The table `stress`: losses of accounts that are not withheld."""
+    """The table `stress`: losses by scenario of the accounts `live`, those that are not withheld."""
     return {
-        "account_id": np.repeat(portfolio.account_id[live], len(labels)),
-        "scenario": np.tile(_text(labels), len(live)) if labels else _text([]),
-        "loss": np.asarray(loss, dtype=np.float64).ravel(),
+        "account_id": np.repeat(portfolio.account_id[live], len(loss)),
+        "scenario": np.tile(_text(list(loss)), len(live)) if loss else _text([]),
+        "loss": np.array(list(loss.values()), dtype=np.float64).T.ravel(),
     }
