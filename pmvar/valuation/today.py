@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import partial
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, ArrayLike, Float
 
 from pmvar.instruments import Instruments
 from pmvar.kernels.black import normalised_black
@@ -24,8 +25,8 @@ class Sensitivity(NamedTuple):
     value: Float[np.ndarray, " instrument"]
 
 
-class _Terms(NamedTuple):
-    """What values any instrument, in arrays of one entry each."""
+class Terms(NamedTuple):
+    """What values any instrument, in arrays of one entry each; 1 where a kind has no such thing."""
 
     units: Float[Array, " instrument"]
     """Contract size in units of the underlying (inverse futures: quote currency)."""
@@ -40,64 +41,70 @@ class _Terms(NamedTuple):
     time: Float[Array, " instrument"]
 
 
-class _Moves(NamedTuple):
-    """Displacements of today: of ln S, ln X, σ, the zero rate, and the clock in years; one number or one each."""
+class Moves(NamedTuple):
+    """Displacements of today: of ln S, ln X, σ, the zero rate, and the clock in years; what broadcasts with terms."""
 
-    log_spot: Float[Array, "..."]
-    log_settlement: Float[Array, "..."]
-    vol: Float[Array, "..."]
-    rate: Float[Array, "..."]
-    clock: Float[Array, "..."]
+    log_spot: ArrayLike
+    log_settlement: ArrayLike
+    vol: ArrayLike
+    rate: ArrayLike
+    clock: ArrayLike
 
 
-def _option(terms: _Terms, linear: bool, m: _Moves) -> Float[Array, " instrument"]:
-    time = terms.time - m.clock
+def _positive(x: Array) -> Array:
+    # Not max(·, 0), which at 0 halves the derivative.
+    return jnp.where(x < 0, 0.0, x)
+
+
+def _option(terms: Terms, linear: bool, m: Moves) -> Float[Array, "..."]:
+    time = _positive(terms.time - m.clock)
     k = jnp.log(terms.strike / terms.forward) - m.log_spot
-    price = normalised_black(k, (terms.vol + m.vol) * jnp.sqrt(time), terms.sign)
+    price = normalised_black(k, _positive(terms.vol + m.vol) * jnp.sqrt(time), terms.sign)
     paid = terms.forward * jnp.exp(m.log_spot - (terms.rate + m.rate) * time) if linear else 1.0
     return terms.units * terms.settlement * jnp.exp(m.log_settlement) * paid * price
 
 
-def _carried(terms: _Terms, m: _Moves) -> Float[Array, " instrument"]:
+def _carried(terms: Terms, m: Moves) -> Float[Array, "..."]:
     return terms.units * terms.spot * terms.settlement * jnp.exp(m.log_spot + m.log_settlement)
 
 
-def _margined(terms: _Terms, linear: bool, m: _Moves) -> Float[Array, " instrument"]:
+def _margined(terms: Terms, linear: bool, m: Moves) -> Float[Array, "..."]:
     power = 1.0 if linear else -1.0
     profit = power * (jnp.exp(power * m.log_spot) - 1) * terms.forward**power
     return terms.units * terms.settlement * jnp.exp(m.log_settlement) * profit
 
 
-def _value(kind: Kind, linear: bool, terms: _Terms, m: _Moves) -> Float[Array, " instrument"]:
+def _value(kind: Kind, linear: bool, terms: Terms, m: Moves) -> Float[Array, "..."]:
     if kind is Kind.OPTION:
         return _option(terms, linear, m)
     return _margined(terms, linear, m) if kind in (Kind.FUTURE, Kind.PERPETUAL) else _carried(terms, m)
 
 
 @partial(jax.jit, static_argnames=("kind", "linear"))
-def _local(terms: _Terms, *, kind: Kind, linear: bool) -> tuple[Float[Array, " instrument"], _Moves]:
+def _local(terms: Terms, *, kind: Kind, linear: bool) -> tuple[Float[Array, " instrument"], Moves]:
     """Value and its first derivative by each move."""
-    still = _Moves(*(jnp.zeros(()) for _ in _Moves._fields))
+    still = Moves(*(jnp.zeros(()) for _ in Moves._fields))
     return _value(kind, linear, terms, still), jax.jacfwd(lambda m: _value(kind, linear, terms, m))(still)
 
 
 @partial(jax.jit, static_argnames=("kind", "linear"))
 def _along(
-    terms: _Terms, own: Float[Array, " n"], linked: Float[Array, " n"], *, kind: Kind, linear: bool
+    terms: Terms, own: Float[Array, " n"], linked: Float[Array, " n"], *, kind: Kind, linear: bool
 ) -> tuple[Float[Array, " n"], Float[Array, " n"]]:
     """First and second derivative of value by the log price of an asset that moves S, X or both."""
     still = jnp.zeros(())
 
     def value(x: Array) -> Array:
-        return _value(kind, linear, terms, _Moves(own * x, linked * x, still, still, still))
+        return _value(kind, linear, terms, Moves(own * x, linked * x, still, still, still))
 
     first = jax.jacfwd(value)
     return first(still), jax.jacfwd(first)(still)
 
 
-def _terms(instruments: Instruments, market: MarketSnapshot) -> _Terms:
+def terms_today(instruments: Instruments, market: MarketSnapshot) -> Terms:
+    """What values each instrument; all must be valuable (see `Plan.unpriced`)."""
     n = len(instruments)
-    out = {name: np.ones(n) for name in _Terms._fields}
+    out = {name: np.ones(n) for name in Terms._fields}
     out["units"] = instruments.contract_size
     for i in range(n):
         kind, underlying, expiry = instruments.kind[i], instruments.underlying[i], float(instruments.expiry[i])
@@ -115,7 +122,7 @@ def _terms(instruments: Instruments, market: MarketSnapshot) -> _Terms:
             curve = market.discounts.get(instruments.quote_currency[i])
             if curve is not None:
                 out["rate"][i] = -np.log(float(curve.discount_factor(expiry))) / out["time"][i]
-    return _Terms(**{name: jnp.asarray(column) for name, column in out.items()})
+    return Terms(**{name: jnp.asarray(column) for name, column in out.items()})
 
 
 def values_and_greeks(
@@ -135,12 +142,9 @@ def values_and_greeks(
         for row, factor, amount in zip(rows, factors, np.asarray(amounts), strict=True):
             table.setdefault((factor, greek), np.zeros(n))[row] += amount
 
-    products = np.array([f"{k} {s}" for k, s in zip(instruments.kind, instruments.settlement, strict=True)])
-    for product in np.unique(products):
-        rows = np.flatnonzero(products == product)
+    for rows, kind, linear in _products(instruments):
         some = instruments.take(rows)
-        kind, linear = Kind(some.kind[0]), some.settlement[0] == Settlement.LINEAR
-        terms = _terms(some, market)
+        terms = terms_today(some, market)
         amounts, by = _local(terms, kind=kind, linear=linear)
         value[rows] = np.asarray(amounts)
         exposures = [_exposures(some, i, market) for i in range(len(rows))]
@@ -161,6 +165,35 @@ def values_and_greeks(
             if linear:
                 put(rows, [f"{c}:rate" for c in some.quote_currency], Greek.RHO, by.rate)
     return value, [Sensitivity(f, g, column) for (f, g), column in sorted(table.items())]
+
+
+def values_under(instruments: Instruments, terms: Terms, moves: Moves) -> Float[np.ndarray, "instrument scenario"]:
+    """Value of one contract of each instrument under `moves`, in base currency and float64.
+
+    Futures and perpetuals give their profit. Each field of `moves` is a number or broadcasts to (instrument, scenario);
+    an option whose clock runs past its expiry is worth what it pays. Where `moves.log_settlement` is 0, coin amounts
+    stay at today's price of the coin: how venues that margin in coin count.
+    """
+    shape = np.broadcast_shapes((len(instruments), 1), *(np.shape(m) for m in moves))
+    full = [np.broadcast_to(np.asarray(m, dtype=np.float64), shape) for m in moves]
+    out = np.empty(shape)
+    for rows, kind, linear in _products(instruments):
+        some = Terms(*(jnp.asarray(t)[rows, None] for t in terms))
+        out[rows] = np.asarray(_moved(some, Moves(*(jnp.asarray(m[rows]) for m in full)), kind=kind, linear=linear))
+    return out
+
+
+@partial(jax.jit, static_argnames=("kind", "linear"))
+def _moved(terms: Terms, moves: Moves, *, kind: Kind, linear: bool) -> Float[Array, "instrument scenario"]:
+    return _value(kind, linear, terms, moves)
+
+
+def _products(instruments: Instruments) -> Iterator[tuple[np.ndarray, Kind, bool]]:
+    """Rows, kind, and whether linear: of each group that one formula values."""
+    products = np.array([f"{k} {s}" for k, s in zip(instruments.kind, instruments.settlement, strict=True)])
+    for product in np.unique(products):
+        rows = np.flatnonzero(products == product)
+        yield rows, Kind(instruments.kind[rows[0]]), instruments.settlement[rows[0]] == Settlement.LINEAR
 
 
 def _exposures(instruments: Instruments, i: int, market: MarketSnapshot) -> list[tuple[str, bool, bool]]:
