@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 
 import equinox as eqx
 import jax
@@ -21,7 +22,7 @@ from pmvar.kernels.importance import mean_rotation
 from pmvar.kernels.random import run_key, stream
 from pmvar.kernels.sobol import scramble_seeds, sobol_uniforms
 from pmvar.models import build
-from pmvar.models.base import RiskFactorModel
+from pmvar.models.base import Coordinates, RiskFactorModel
 from pmvar.models.sampling import SamplingParameters, leaning
 from pmvar.models.specification import ModelSpecification
 from pmvar.types import FactorKind
@@ -126,19 +127,37 @@ def _variance(
     return out, independent
 
 
-@eqx.filter_jit
 def _paths(
     law: RiskFactorModel, n_steps: int, steps: float, parameters: SamplingParameters
 ) -> tuple[Float[Array, "path factor"], Float[Array, " path"]]:
     """x of all paths, replicate after replicate, and their weights."""
-    size, rotation = law.dimension(), jnp.asarray(mean_rotation(n_steps))
+    # Kernels of their own: what does not change from one candidate to the next is compiled once.
+    z, weight = _leaned(_normals(n_steps, law.dimension()), law.coordinates(), parameters)
+    return _shocks(law, jnp.float64(steps), z), weight
 
-    def one(index: Array, seed: Array) -> tuple[Array, Array]:
-        z, weight = leaning(ndtri(sobol_uniforms(index, seed)).reshape(n_steps, size), law.coordinates(), parameters)
-        path = law.path(rotation @ z, jnp.float64(steps))
-        return (path.diffusion + path.jump).sum(axis=0), weight
 
+@partial(jax.jit, static_argnums=(0, 1))
+def _normals(n_steps: int, dimension: int) -> Float[Array, "path step dimension"]:
     keys = jnp.stack([stream(run_key(SEED), r) for r in range(REPLICATES)])
-    seeds = jax.vmap(lambda key: scramble_seeds(key, n_steps * size))(keys)
-    every = jax.vmap(jax.vmap(one, (0, None)), (None, 0))(jnp.arange(POINTS, dtype=jnp.uint32), seeds)
-    return tuple(part.reshape(REPLICATES * POINTS, *part.shape[2:]) for part in every)  # pyright: ignore
+    seeds = jax.vmap(lambda key: scramble_seeds(key, n_steps * dimension))(keys)
+    u = jax.vmap(jax.vmap(sobol_uniforms, (0, None)), (None, 0))(jnp.arange(POINTS, dtype=jnp.uint32), seeds)
+    return ndtri(u).reshape(REPLICATES * POINTS, n_steps, dimension)
+
+
+@partial(jax.jit, static_argnames=("at", "parameters"))
+def _leaned(
+    z: Float[Array, "path step dimension"], at: Coordinates, parameters: SamplingParameters
+) -> tuple[Float[Array, "path step dimension"], Float[Array, " path"]]:
+    moved, weight = jax.vmap(lambda one: leaning(one, at, parameters))(z)
+    return jnp.asarray(mean_rotation(z.shape[1])) @ moved, weight
+
+
+@eqx.filter_jit
+def _shocks(
+    law: RiskFactorModel, steps: Float[Array, ""], z: Float[Array, "path step dimension"]
+) -> Float[Array, "path factor"]:
+    def one(z: Array) -> Array:
+        path = law.path(z, steps)
+        return (path.diffusion + path.jump).sum(axis=0)
+
+    return jax.vmap(one)(z)

@@ -126,6 +126,13 @@ def mixed_instruments() -> Instruments:
     return table(mixed_rows())
 
 
+def listed(positions: Iterable[Row]) -> Instruments:
+    """Of the mixed market's instruments those that `positions` hold: what is not listed need not be priced."""
+    held = {instrument for _, instrument, _ in positions}
+    everything = mixed_instruments()
+    return everything.take(np.flatnonzero([i in held for i in everything.instrument_id]))
+
+
 def option_id(underlying: str, label: str, moneyness: float, put_call: str) -> str:
     """Id of one of the mixed market's options."""
     return str(option(underlying, label, NEAR, moneyness, put_call)["instrument_id"])

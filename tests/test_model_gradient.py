@@ -17,7 +17,7 @@ from pmvar.risk.rules import MarginRules
 from pmvar.scenarios.paths import Paths
 from pmvar.scenarios.slopes import ParameterSlopes
 from pmvar.types import Drift, Measure, Precision, PriceMap, Sampling
-from tests.engines import VOL, Row, call, hold, mixed_market, mixed_model, put
+from tests.engines import VOL, Row, call, hold, listed, mixed_market, mixed_model, put
 from tests.laws import Inverted, quantile_and_shortfall
 from tests.markets import instrument, portfolio, snapshot, specification, table
 
@@ -67,7 +67,7 @@ def run(
     greeks: bool = True,
 ) -> pmvar.MarginReport:
     """A report in double precision."""
-    held = hold(HELD)
+    held = hold(HELD, instruments=listed(HELD))
     drawn = pmvar.simulate(specified, market, seed=3, n_scenarios=n, drift=drift)
     pnl = pmvar.reprice(held, market, drawn, precision=Precision.FLOAT64)
     return pmvar.margin_report(pnl, held, rules, greeks=greeks)
