@@ -96,14 +96,16 @@ def alone(which: str, quick: str) -> Figures:
     return {"first_s": timing.first, "s": timing.median, "gib": peak_gib()}
 
 
-def runs(sizes: tuple[tuple[int, int], ...]) -> Figures:
-    """`pmvar run` in processes of its own: first with nothing compiled, then each size with what that left behind."""
+def runs(sizes: tuple[tuple[int, int], ...], *, quick: bool) -> Figures:
+    """`pmvar run` in processes of its own: first with nothing compiled, then, unless `quick`, each size with what that
+    left behind."""
     figures: Figures = {}
     print(f"\n{'pmvar run':>24}  {'wall s':>8}  {'peak GiB':>8}")
     with tempfile.TemporaryDirectory() as folder:
         environment = {n: v for n, v in os.environ.items() if not n.startswith("JAX_")}
         environment |= {"PYTHONPATH": str(HERE.parent), "XDG_CACHE_HOME": f"{folder}/cache"}
-        for label, (accounts, scenarios) in (("cold", sizes[0]), *((f"{a}x{n}", (a, n)) for a, n in sizes)):
+        warm = {} if quick else {f"{accounts}x{scenarios}": (accounts, scenarios) for accounts, scenarios in sizes}
+        for label, (accounts, scenarios) in ({"cold": sizes[0]} | warm).items():
             book = f"{folder}/book{accounts}"
             if not Path(book).exists():
                 demo = [sys.executable, "-m", "pmvar", "demo", "--out", book, "--accounts", str(accounts)]
@@ -133,8 +135,8 @@ def measure(arguments: argparse.Namespace) -> Figures:
     """Everything, or (in a child process) one pipeline alone."""
     if arguments.alone:
         return alone(*arguments.alone.split(","))
-    figures = e1(arguments, rounds=3 if arguments.quick else 7)
-    return figures | runs(QUICK_RUNS if arguments.quick else RUNS)
+    figures = e1(arguments, rounds=1 if arguments.quick else 7)
+    return figures | runs(QUICK_RUNS if arguments.quick else RUNS, quick=arguments.quick)
 
 
 if __name__ == "__main__":

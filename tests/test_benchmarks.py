@@ -23,6 +23,15 @@ FIGURES = {
     ),
     "end_to_end": ("e1_s", "e1_naive_jax_s", "e1_peak_gib", "e1_aggregate_s", "e1_tail_s", "run_cold_s"),
     "margin_greeks": ("greeks_over_forward",),
+    "tail_error": (
+        "es99_variance_ratio_geomean",
+        "es99_variance_ratio_p10",
+        "rel_se_es99_median",
+        "rel_se_es975_median",
+        "rel_se_var99_median",
+        "coverage95",
+        "coverage_pairs",
+    ),
     "device_check": ("has_gpu", "e1_cpu_s"),
 }
 HEADER = ("processor", "cores", "load_average", "device", "malloc", "jax_version", "quick")

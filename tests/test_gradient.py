@@ -302,7 +302,7 @@ SEEDS = {Measure.EXPECTED_SHORTFALL: 64, Measure.VALUE_AT_RISK: 32}
 
 @pytest.fixture(scope="module")
 def by_seed(market: MarketSnapshot) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Estimates and reported standard errors [seed, item] of repeated runs, ν = 8 so that deviations have deviations."""
+    """Estimates and reported standard errors [seed, item] of repeated runs, ν = 8: deviations have deviations."""
     portfolio = seeded()
     found: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
     for seed in range(max(SEEDS.values())):
