@@ -23,8 +23,7 @@ from pmvar.types import Precision, Sampling
 
 RUNS = ((100, 16_384), (1_000, 65_536), (10_000, 16_384))
 """(accounts, scenarios) of `pmvar run`."""
-QUICK_RUNS = ((20, 4_096),)
-
+QUICK_RUN = (20, 4_096)
 
 CHILDREN = {"full": "e1_full", "pmvar": "e1", "naive": "e1_naive_jax"}
 """What runs in a process of its own, and its figures' name."""
@@ -96,16 +95,15 @@ def alone(which: str, quick: str) -> Figures:
     return {"first_s": timing.first, "s": timing.median, "gib": peak_gib()}
 
 
-def runs(sizes: tuple[tuple[int, int], ...], *, quick: bool) -> Figures:
-    """`pmvar run` in processes of its own: first with nothing compiled, then, unless `quick`, each size with what that
-    left behind."""
+def runs(cold: tuple[int, int], warm: tuple[tuple[int, int], ...]) -> Figures:
+    """`pmvar run` in processes of its own: one size with nothing compiled, then others with what that left behind."""
     figures: Figures = {}
     print(f"\n{'pmvar run':>24}  {'wall s':>8}  {'peak GiB':>8}")
     with tempfile.TemporaryDirectory() as folder:
         environment = {n: v for n, v in os.environ.items() if not n.startswith("JAX_")}
         environment |= {"PYTHONPATH": str(HERE.parent), "XDG_CACHE_HOME": f"{folder}/cache"}
-        warm = {} if quick else {f"{accounts}x{scenarios}": (accounts, scenarios) for accounts, scenarios in sizes}
-        for label, (accounts, scenarios) in ({"cold": sizes[0]} | warm).items():
+        labels = [f"{accounts}x{scenarios}" for accounts, scenarios in warm]
+        for label, (accounts, scenarios) in zip(["cold", *labels], [cold, *warm], strict=True):
             book = f"{folder}/book{accounts}"
             if not Path(book).exists():
                 demo = [sys.executable, "-m", "pmvar", "demo", "--out", book, "--accounts", str(accounts)]
@@ -135,8 +133,9 @@ def measure(arguments: argparse.Namespace) -> Figures:
     """Everything, or (in a child process) one pipeline alone."""
     if arguments.alone:
         return alone(*arguments.alone.split(","))
-    figures = e1(arguments, rounds=1 if arguments.quick else 7)
-    return figures | runs(QUICK_RUNS if arguments.quick else RUNS, quick=arguments.quick)
+    if arguments.quick:
+        return e1(arguments, rounds=1) | runs(QUICK_RUN, ())
+    return e1(arguments, rounds=7) | runs(RUNS[0], RUNS)
 
 
 if __name__ == "__main__":

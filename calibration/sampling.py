@@ -18,12 +18,11 @@ import numpy as np
 from jax.scipy.special import ndtri
 from jaxtyping import Array, Float
 
-from pmvar.kernels.importance import mean_rotation
 from pmvar.kernels.random import run_key, stream
 from pmvar.kernels.sobol import scramble_seeds, sobol_uniforms
 from pmvar.models import build
-from pmvar.models.base import Coordinates, RiskFactorModel
-from pmvar.models.sampling import SamplingParameters, leaning
+from pmvar.models.base import RiskFactorModel
+from pmvar.models.sampling import SamplingParameters, leaned
 from pmvar.models.specification import ModelSpecification
 from pmvar.types import FactorKind
 
@@ -132,7 +131,7 @@ def _paths(
 ) -> tuple[Float[Array, "path factor"], Float[Array, " path"]]:
     """x of all paths, replicate after replicate, and their weights."""
     # Kernels of their own: what does not change from one candidate to the next is compiled once.
-    z, weight = _leaned(_normals(n_steps, law.dimension()), law.coordinates(), parameters)
+    z, weight = leaned(_normals(n_steps, law.dimension()), law.coordinates(), parameters)
     return _shocks(law, jnp.float64(steps), z), weight
 
 
@@ -142,14 +141,6 @@ def _normals(n_steps: int, dimension: int) -> Float[Array, "path step dimension"
     seeds = jax.vmap(lambda key: scramble_seeds(key, n_steps * dimension))(keys)
     u = jax.vmap(jax.vmap(sobol_uniforms, (0, None)), (None, 0))(jnp.arange(POINTS, dtype=jnp.uint32), seeds)
     return ndtri(u).reshape(REPLICATES * POINTS, n_steps, dimension)
-
-
-@partial(jax.jit, static_argnames=("at", "parameters"))
-def _leaned(
-    z: Float[Array, "path step dimension"], at: Coordinates, parameters: SamplingParameters
-) -> tuple[Float[Array, "path step dimension"], Float[Array, " path"]]:
-    moved, weight = jax.vmap(lambda one: leaning(one, at, parameters))(z)
-    return jnp.asarray(mean_rotation(z.shape[1])) @ moved, weight
 
 
 @eqx.filter_jit

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
 from pmvar.errors import InputError, Problem
-from pmvar.kernels.importance import heavy_mixing_normal, inflated
+from pmvar.kernels.importance import heavy_mixing_normal, inflated, mean_rotation
 from pmvar.models.base import Coordinates
 
 MOST = 8.0
@@ -129,3 +131,12 @@ def leaning(
             moved, w = inflated(first[at.component + i], scale)
             first, weight = first.at[at.component + i].set(moved), weight * w
     return z.at[0].set(first), weight
+
+
+@partial(jax.jit, static_argnames=("at", "parameters"))
+def leaned(
+    z: Float[Array, "path step dimension"], at: Coordinates, parameters: SamplingParameters
+) -> tuple[Float[Array, "path step dimension"], Float[Array, " path"]]:
+    """Normals of the steps of paths that lean, and the weight of each path."""
+    moved, weight = jax.vmap(lambda one: leaning(one, at, parameters))(z)
+    return jnp.asarray(mean_rotation(z.shape[1])) @ moved, weight

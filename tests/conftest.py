@@ -15,7 +15,7 @@ STRICT = {
     "JAX_NUMPY_RANK_PROMOTION": "raise",
     "JAX_NUMPY_DTYPE_PROMOTION": "strict",
 }
-# Compiling costs most of the suite's time; workers and subprocesses share what one of them compiled.
+# Workers and subprocesses share what one of them compiled.
 CACHE = {
     "JAX_COMPILATION_CACHE_DIR": str(ROOT / "build" / "jax-cache"),
     "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",

@@ -14,8 +14,8 @@ from pmvar.errors import UsageError
 from pmvar.kernels.importance import mean_rotation
 from pmvar.kernels.random import Stream, stream, uniforms
 from pmvar.kernels.sobol import scramble_seeds, sobol_uniforms
-from pmvar.models.base import Coordinates, RiskFactorModel
-from pmvar.models.sampling import SamplingParameters, leaning
+from pmvar.models.base import RiskFactorModel
+from pmvar.models.sampling import SamplingParameters, leaned
 from pmvar.types import PATH_TILE, Sampling
 
 MONTE_CARLO_REPLICATES = 64
@@ -70,7 +70,7 @@ def tile_normals(
     u = _plain(key, start, n) if sampling is Sampling.MC else _net(_seeds(key, n), start)
     z = _quantiles(u, n_steps)
     if sampling is Sampling.SOBOL_IS:
-        return TileNormals(*_leaned(z, law.coordinates(), parameters))
+        return TileNormals(*leaned(z, law.coordinates(), parameters))
     return TileNormals(_rotated(z), jnp.ones(PATH_TILE))
 
 
@@ -102,11 +102,3 @@ def _quantiles(u: Float[Array, "scenario n"], n_steps: int) -> Float[Array, "sce
 @jax.jit
 def _rotated(z: Float[Array, "scenario step dimension"]) -> Float[Array, "scenario step dimension"]:
     return jnp.asarray(mean_rotation(z.shape[1])) @ z
-
-
-@partial(jax.jit, static_argnames=("at", "parameters"))
-def _leaned(
-    z: Float[Array, "scenario step dimension"], at: Coordinates, parameters: SamplingParameters
-) -> tuple[Float[Array, "scenario step dimension"], Float[Array, " scenario"]]:
-    moved, weight = jax.vmap(lambda one: leaning(one, at, parameters))(z)
-    return jnp.asarray(mean_rotation(z.shape[1])) @ moved, weight
