@@ -20,6 +20,7 @@ from pmvar.risk.detail import account_details
 from pmvar.risk.gradient import BlockGradient, MarketFactor, gradients, market_factors
 from pmvar.risk.measure import BlockMeasure, isolated_measure, measure_block, measure_losses
 from pmvar.risk.model_gradient import ModelGradient
+from pmvar.risk.quantiles import spread
 from pmvar.risk.rules import MarginRules
 from pmvar.risk.tables import (
     component_table,
@@ -94,7 +95,7 @@ def margin_report(
         measured.append(measure_block(block, store, rules.level, names=portfolio.account_id))
         advance(len(block.account))
     held = np.unique(portfolio.quantity[live].indices) if len(live) else np.array([], dtype=np.int64)
-    isolated = _isolated(portfolio, store, held, rules)
+    isolated, isolated_error = _isolated(portfolio, store, held, rules)
     details = account_details(portfolio, measured, store, rules.level)
     del store
 
@@ -121,7 +122,7 @@ def margin_report(
 
     margins = margin_table(
         portfolio, market, rules, measured,
-        value=value, isolated=isolated, withheld=withheld,
+        value=value, isolated=isolated, isolated_error=isolated_error, withheld=withheld,
         fallback=_fallback(portfolio, market, rules, value, withheld, last_good or {}),
     )  # fmt: skip
     tables = {
@@ -210,14 +211,20 @@ def _fallback(
     return fallback
 
 
-def _isolated(portfolio: Portfolio, store: TileStore, held: np.ndarray, rules: MarginRules) -> np.ndarray:
-    """Margin of each account if every position and balance stood alone."""
-    long, short = np.zeros(len(portfolio.instruments)), np.zeros(len(portfolio.instruments))
-    if len(held):
-        long[held], short[held] = isolated_measure(store, held, rules.level, measure=rules.measure)
-    quantity = portfolio.quantity
-    total = np.asarray(quantity.maximum(0) @ long + (-quantity).maximum(0) @ short)
-    return rules.multiplier * np.maximum(total, rules.floor)
+def _isolated(
+    portfolio: Portfolio, store: TileStore, held: np.ndarray, rules: MarginRules
+) -> tuple[np.ndarray, np.ndarray]:
+    """Margin of each account if every position and balance stood alone, and its standard error."""
+    if not len(held):
+        return np.full(portfolio.n_accounts, rules.multiplier * rules.floor), np.zeros(portfolio.n_accounts)
+    long, short = isolated_measure(store, held, rules.level, measure=rules.measure)
+    quantity = portfolio.quantity[:, held]
+    total, parts = (
+        quantity.maximum(0) @ one + (-quantity).maximum(0) @ other for one, other in zip(long, short, strict=True)
+    )
+    # Positions share their scenarios: errors are those of sums over replicates. Where the floor binds nothing is drawn.
+    error = np.where(total > rules.floor, spread(parts), 0.0)
+    return rules.multiplier * np.maximum(total, rules.floor), rules.multiplier * error
 
 
 def _stress(

@@ -73,7 +73,8 @@ def make_result(
         if rng.random() < 0.004 and account not in account_ids:
             status, reason = "WITHHELD", "XRP-USD has no price factor; Derive-standard baseline applied"
         tail_columns = (0.99, value_at_risk, es_se * 0.7, es, es_se)
-        margin_columns = (margin, 0.8 * margin, equity, equity - margin, own, own - margin)
+        own_error = float(np.maximum(alone.std(axis=1), 0).sum() / np.sqrt(n_tail))
+        margin_columns = (margin, 0.8 * margin, equity, equity - margin, own, own_error, own - margin)
         rows["margins"].append((account, *tail_columns, *margin_columns, status, reason))
         losses[account] = loss
         for i in held:
@@ -86,6 +87,10 @@ def make_result(
             if np.any(values):
                 error = float(values.std() / np.sqrt(n_tail))
                 rows["greeks"].append((account, "margin", "", factor, greek, float(values.mean()), error))
+        for factor in shock if with_greeks else ():
+            # Of a margin that is proportional to every volatility, in equal parts.
+            slope = margin / len(shock) / _volatility(factor)
+            rows["model_greeks"].append((account, "volatility", factor, "", slope, 0.01 * slope))
         for rank, scenario in enumerate(order[:5], start=1):
             rows["worst"].append((account, rank, int(scenario), 1.0, float(loss[scenario])))
         if with_stress:
@@ -111,6 +116,8 @@ def _columns(name: str, rows: list[tuple]) -> dict[str, np.ndarray]:
             "underlying",
             "of",
             "factor",
+            "other_factor",
+            "parameter",
             "greek",
         }
         text |= name == "stress" and column == "scenario"
@@ -224,13 +231,19 @@ def _detail(account: str, loss: np.ndarray) -> AccountDetail:
     return AccountDetail(account, edges, count.astype(np.float64), points, es, se)
 
 
+def _volatility(factor: str) -> float:
+    """Over one day."""
+    name, _, kind = factor.partition(":")
+    return (VOLS[name] if kind == "spot" else 0.9) / np.sqrt(365)
+
+
 def _settings(n_scenarios: int, assumed: bool) -> dict:
     source = "assumed" if assumed else "calibrated on 730 days to 2024-06-10"
     fit = {"degrees_of_freedom": DEGREES_OF_FREEDOM, "source": source, "n_obs": 0 if assumed else 730}
     factors = [
-        {"name": f"{name}:{kind}", "volatility": yearly / np.sqrt(365), **fit}
-        for name, vol in VOLS.items()
-        for kind, yearly in (("spot", vol), ("vol", 0.9))
+        {"name": f"{name}:{kind}", "volatility": _volatility(f"{name}:{kind}"), **fit}
+        for name in VOLS
+        for kind in ("spot", "vol")
     ]
     return {
         "as_of": "2024-06-10T08:00:00Z",

@@ -5,7 +5,7 @@ import pytest
 
 from pmvar.errors import UsageError
 from pmvar.report.explain import explain
-from pmvar.report.format import fixed, percent
+from pmvar.report.format import fixed, money, percent
 from tests.results import SPOTS, make_result
 
 
@@ -72,6 +72,23 @@ def test_gradient_is_told_for_a_rise_of_one_per_cent(result):
     assert fixed(abs(effect), 0 if abs(effect) >= 99.5 else 2) in line
     bare = explain(result.tables, {**result.settings, "spots": {}}, account)
     assert "if BTC price rises 1," in bare and "if BTC price rises 1 %" not in bare
+
+
+def test_parameters_of_the_model_are_told_for_a_rise_of_one_per_cent(result):
+    """Six volatilities in equal parts: a sixth of one per cent of the margin each."""
+    margins = result.tables["margins"]
+    account, initial = str(margins["account_id"][0]), float(margins["initial_margin"][0])
+    text = explain(result.tables, result.settings, account)
+    [line] = [line for line in text.splitlines() if line.startswith("if volatility of BTC vol rises 1 %")]
+    assert f"margin rises by {money(initial / 600)}" in line and f"({percent(1 / 600, 2, sign=True)})" in line
+    # Of 16 replicates; 64 know their error better.
+    assert f"± {money(2.131450 * initial / 60_000)} " in line
+    assert "± " + money(1.998341 * initial / 60_000) in explain(
+        result.tables, {**result.settings, "replicates": 64}, account
+    )
+    greeks = {name: np.repeat(values, 4) for name, values in result.tables["model_greeks"].items()}
+    many = explain({**result.tables, "model_greeks": greeks}, result.settings, account)
+    assert "14 more are in the table model_greeks." in many
 
 
 def test_worst_scenarios_show_moves_not_log_changes(result):

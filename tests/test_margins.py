@@ -137,6 +137,18 @@ def test_isolated_margin_takes_the_rules(market: MarketSnapshot, drawn: Scenario
         assert of(found, "x", "isolated_margin") == pytest.approx(1.25 * base, rel=1e-12)
 
 
+def test_isolated_margin_has_an_error(market: MarketSnapshot, drawn: ScenarioSet) -> None:
+    """That of the margin where there is one position; errors of losses that move together add up; none at the floor."""
+    held = [("call", CALL, -2.0), ("put", PUT, 3.0), ("long", "BTC-PERPETUAL", 1e4), ("both", "BTC-PERPETUAL", 1e4)]
+    m = report(hold(held, [("coin", "BTC", 0.3), ("both", "BTC", 0.3)]), market, drawn=drawn).tables["margins"]
+    errors = dict(zip(m["account_id"], m["isolated_standard_error"], strict=True))
+    alone = m["account_id"] != "both"
+    np.testing.assert_allclose(m["isolated_standard_error"][alone], m["es_standard_error"][alone], rtol=1e-5)
+    assert errors["both"] == pytest.approx(errors["long"] + errors["coin"], rel=1e-4)
+    floored = report(hold(held), market, drawn=drawn, rules=MarginRules(floor=1e9)).tables["margins"]
+    assert not floored["isolated_standard_error"].any()
+
+
 # --- Withheld accounts
 
 

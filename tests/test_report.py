@@ -168,7 +168,19 @@ def test_one_account_without_details_renders():
 
 
 def test_settings_may_be_bare(result):
-    Page(render(replace(result, settings={}, notes=())))
+    """What they do not say is said to be unknown."""
+    page = Page(render(replace(result, settings={}, notes=())))
+    assert "Portfolio margin as of an unknown time" in page.text
+
+
+def test_gradients_by_the_market_and_by_the_model(result):
+    text = render(result)
+    for detail in result.details:
+        rows = [t["account_id"] == detail.account_id for t in (result.tables["greeks"], result.tables["model_greeks"])]
+        card = text[text.index(f'<article class="account" id="account-{1 + result.details.index(detail)}"') :]
+        card = card[: card.index("</article>")]
+        assert card.count('<td class="whole">') == sum(int(r.sum()) for r in rows)
+        assert "volatility of BTC spot rises 1 %" in card
 
 
 def test_withheld_account_without_a_simulation_renders(result):

@@ -8,8 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from pmvar.report.gradients import Gradient, by_market, by_model
 from pmvar.risk.result import Columns
-from pmvar.types import Greek
+from pmvar.risk.tail import interval_half_width
+
+REPLICATES = 16
+"""Where the settings do not say: the fewest, which make the widest intervals."""
 
 
 @dataclass(frozen=True)
@@ -24,33 +28,6 @@ class Component:
     spot: float
     vol: float
     time: float
-
-
-@dataclass(frozen=True)
-class Gradient:
-    """How the initial margin answers to one market input, raw and for a move that people think in."""
-
-    factor: str
-    greek: str
-    value: float
-    """In the table's unit: per unit of underlying, per 1.00 of vol or rate, per day."""
-    standard_error: float
-    unit: str
-    """Of `value`, in words."""
-    move: str
-    """The everyday move, in words: `BTC price rises 1 %`."""
-    size: float
-    """Of that move, in the table's unit, so that `value · size` is the change of the margin."""
-
-    @property
-    def effect(self) -> float:
-        """Change of the initial margin under `move`, to first order."""
-        return self.value * self.size
-
-    @property
-    def effect_error(self) -> float:
-        """Standard error of `effect`."""
-        return self.standard_error * abs(self.size)
 
 
 @dataclass(frozen=True)
@@ -76,8 +53,13 @@ class Account:
     underlyings: tuple[Component, ...]
     """Subtotals of `components`, by size; `quantity` holds the number of positions."""
     gradients: tuple[Gradient, ...]
+    """By market inputs."""
+    parameters: tuple[Gradient, ...]
+    """By parameters of the model, the largest effect first."""
     worst: tuple[Scenario, ...]
     stress: tuple[tuple[str, float], ...]
+    half_width: float
+    """Of a 95% interval, in standard errors."""
 
     @property
     def is_split(self) -> bool:
@@ -101,8 +83,8 @@ def select(table: Columns, account_id: str) -> dict[str, np.ndarray]:
     return {name: values[found] for name, values in table.items()}
 
 
-def build_account(tables: Mapping[str, Columns], account_id: str, *, spots: Mapping[str, float]) -> Account:
-    """Collects one account's rows; `spots` are prices in base currency, which turn deltas into moves of 1%.
+def build_account(tables: Mapping[str, Columns], account_id: str, settings: Mapping[str, Any]) -> Account:
+    """Collects one account's rows; the run's `settings` have the prices and volatilities that turn slopes into moves.
 
     Raises KeyError where `margins` has no such account.
     """
@@ -117,9 +99,11 @@ def build_account(tables: Mapping[str, Columns], account_id: str, *, spots: Mapp
         margin,
         components,
         _subtotals(components),
-        _gradients(select(tables.get("greeks", {}), account_id), spots),
+        by_market(select(tables.get("greeks", {}), account_id), settings.get("spots", {})),
+        by_model(select(tables.get("model_greeks", {}), account_id), settings.get("model", {})),
         _worst(select(tables.get("worst", {}), account_id), tables.get("shocks", {})),
         tuple(zip(map(str, column(stress, "scenario")), map(float, column(stress, "loss")), strict=True)),
+        interval_half_width(int(settings.get("replicates", REPLICATES))),
     )
 
 
@@ -146,45 +130,6 @@ def _subtotals(components: tuple[Component, ...]) -> tuple[Component, ...]:
     names = dict.fromkeys(c.underlying for c in components)
     found = [_sum(name, name, tuple(c for c in components if c.underlying == name)) for name in names]
     return tuple(sorted(found, key=lambda c: (-abs(c.expected_shortfall), c.name)))
-
-
-def _gradients(rows: Columns, spots: Mapping[str, float]) -> tuple[Gradient, ...]:
-    found = []
-    names = ("of", "instrument_id", "factor", "greek", "value", "standard_error")
-    for of, instrument, factor, greek, value, error in zip(*(column(rows, n) for n in names), strict=True):
-        if of == "margin" and not instrument:
-            found.append(
-                Gradient(
-                    str(factor),
-                    str(greek),
-                    float(value),
-                    float(error),
-                    *_move(str(factor), str(greek), spots),
-                )
-            )
-    # The table's own order: factor by factor, as the model lists them.
-    return tuple(found)
-
-
-def _move(factor: str, greek: str, spots: Mapping[str, float]) -> tuple[str, str, float]:
-    """Unit of the table, the everyday move, and its size in that unit."""
-    name = factor.rpartition(":")[0] or factor
-    spot = float(spots.get(name, float("nan")))
-    match greek:
-        case Greek.DELTA if np.isfinite(spot):
-            return "per 1 of price", f"{name} price rises 1 %", 0.01 * spot
-        case Greek.DELTA:
-            return "per 1 of price", f"{name} price rises 1", 1.0
-        case Greek.GAMMA:
-            return "change of delta per 1 of price", f"{name} price rises 1 (effect on delta)", 1.0
-        case Greek.VEGA:
-            return "per 1.00 of vol", f"{name} implied vol rises 1 point", 0.01
-        case Greek.RHO:
-            return "per 1.00 of rate", f"{name} rate rises 1 basis point", 1e-4
-        case Greek.THETA:
-            return "per day", "one day passes", 1.0
-        case _:
-            return "", f"{factor} rises 1 ({greek})", 1.0
 
 
 def _worst(rows: Columns, shocks: Columns) -> tuple[Scenario, ...]:

@@ -9,9 +9,11 @@ import numpy as np
 
 from pmvar.report import figures
 from pmvar.report.account import Account, Component
-from pmvar.report.format import T_95, fixed, money
+from pmvar.report.format import fixed, money
 from pmvar.risk.result import AccountDetail
 
+PARAMETERS = 8
+"""Parameters of the model shown, those with the largest effect."""
 POSITIONS = 10
 """Positions drawn for each account; the rest are summed into one bar."""
 FACTORS = 8
@@ -31,7 +33,9 @@ def detail_view(account: Account, detail: AccountDetail, *, place: int, currency
         "place": place,
         "facts": _facts(account),
         "loss_figure": _loss_figure(account, detail, place=place, currency=currency),
-        "convergence_figure": figures.convergence(detail, name=f"path{place}", currency=currency)
+        "convergence_figure": figures.convergence(
+            detail, half_width=account.half_width, name=f"path{place}", currency=currency
+        )
         if len(detail.path_counts)
         else "",
         "split": _bars([("spot moves", account.total.spot), ("vol moves", account.total.vol),
@@ -42,6 +46,8 @@ def detail_view(account: Account, detail: AccountDetail, *, place: int, currency
                            more=account.components[POSITIONS:], noun="positions"),
         "sum": account.total.expected_shortfall,
         "es": es,
+        "parameters": account.parameters[:PARAMETERS],
+        "parameters_left": len(account.parameters[PARAMETERS:]),
         "factors": factors,
         "factors_left": n_factors - len(factors),
         "worst": shown,
@@ -64,15 +70,18 @@ def _loss_figure(account: Account, detail: AccountDetail, *, place: int, currenc
 def _facts(account: Account) -> list[tuple[str, str, str]]:
     """Label, value, remark of the account's figures."""
     m = account.margin
-    interval = T_95 * float(m["es_standard_error"]), T_95 * float(m["var_standard_error"])
+    shortfall, var, alone = (
+        f"± {money(account.half_width * float(m[name]))} (95 %)"
+        for name in ("es_standard_error", "var_standard_error", "isolated_standard_error")
+    )
     return [
         ("Initial margin", money(m["initial_margin"]), ""),
         ("Maintenance margin", money(m["maintenance_margin"]), ""),
         ("Equity", money(m["equity"]), ""),
         ("Excess", money(m["excess"], sign=True), "equity − initial margin"),
-        ("Expected shortfall", money(m["expected_shortfall"]), f"± {money(interval[0])} (95 %)"),
-        ("Value at risk", money(m["value_at_risk"]), f"± {money(interval[1])} (95 %)"),
-        ("Isolated margins", money(m["isolated_margin"]), "positions one by one"),
+        ("Expected shortfall", money(m["expected_shortfall"]), shortfall),
+        ("Value at risk", money(m["value_at_risk"]), var),
+        ("Isolated margins", money(m["isolated_margin"]), alone),
     ]
 
 

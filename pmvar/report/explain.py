@@ -12,7 +12,6 @@ from pmvar.errors import UsageError
 from pmvar.report.account import Account, Component, build_account, column
 from pmvar.report.format import (
     ABSENT,
-    T_95,
     THIN,
     fixed,
     horizon,
@@ -23,6 +22,7 @@ from pmvar.report.format import (
     percent,
     significant,
 )
+from pmvar.report.gradients import Gradient
 from pmvar.risk.result import Columns
 from pmvar.types import Measure, Status
 
@@ -30,6 +30,8 @@ WIDTH = 100
 """Columns of the text."""
 SCENARIOS = 5
 """Worst scenarios told."""
+PARAMETERS = 10
+"""Parameters of the model told, those with the largest effect."""
 CENT = 0.01
 """Sums agree when they do to a cent of the base currency, or to the rounding of float64 at their size."""
 ROUNDING = 1e-9
@@ -45,7 +47,7 @@ def explain(tables: Mapping[str, Columns], manifest: Mapping[str, Any], account_
     """
     settings = manifest.get("settings", manifest)
     try:
-        account = build_account(tables, account_id, spots=settings.get("spots", {}))
+        account = build_account(tables, account_id, settings)
     except KeyError:
         raise _unknown(account_id, [str(name) for name in column(tables["margins"], "account_id")]) from None
     parts = [
@@ -54,7 +56,8 @@ def explain(tables: Mapping[str, Columns], manifest: Mapping[str, Any], account_
         _steps(account, settings),
         _components(account),
         _causes(account),
-        _gradients(account),
+        _gradients(account, account.gradients, "What would change it"),
+        _parameters(account),
         _worst(account, settings),
         _stress(account),
     ]
@@ -96,7 +99,7 @@ def _tail(account: Account, settings: Mapping[str, Any]) -> list[str]:
         ("value at risk", "value_at_risk", "var_standard_error"),
         ("expected shortfall", "expected_shortfall", "es_standard_error"),
     ):
-        x, half = float(m[value]), T_95 * float(m[error])
+        x, half = float(m[value]), account.half_width * float(m[error])
         rows.append((name, fixed(x, 2), money(m[error]), f"{money(x - half)} to {money(x + half)}"))
     text = (
         f"Loss over {over} in {fixed(n)} scenarios. Value at risk is exceeded in "
@@ -132,7 +135,8 @@ def _steps(account: Account, settings: Mapping[str, Any]) -> list[str]:
     lines += [*_table(rows, "<><"), _check("initial margin in the table", multiplier * floored, initial)]
     if isolated > 0:
         lines.append(
-            f"Each position and balance alone would need {fixed(isolated, 2)} in sum: "
+            f"Each position and balance alone would need {fixed(isolated, 2)} ± "
+            f"{money(account.half_width * float(m['isolated_standard_error']))} in sum: "
             f"{percent(1 - initial / isolated)} less is due to diversification."
         )
     return lines
@@ -172,19 +176,25 @@ def _causes(account: Account) -> list[str]:
     return [*lines, _check("expected shortfall", total.spot + total.vol + total.time, es)]
 
 
-def _gradients(account: Account) -> list[str]:
-    if not account.gradients:
+def _gradients(account: Account, found: Sequence[Gradient], title: str, left: str = "") -> list[str]:
+    if not found:
         return []
     initial = float(account.margin["initial_margin"])
     rows = []
-    for g in account.gradients:
+    for g in found:
         verb = "rises" if g.effect > 0 else "falls" if g.effect < 0 else "changes"
         share = f"({percent(g.effect / initial, 2, sign=True)})" if initial > 0 else ""
         change = f"margin {verb} by {money(abs(g.effect))}"
-        rows.append((f"if {g.move},", change, f"± {money(T_95 * g.effect_error)}", share,
+        rows.append((f"if {g.move},", change, f"± {money(account.half_width * g.effect_error)}", share,
                      f"{g.greek} {significant(g.value, 5)} {g.unit}"))  # fmt: skip
     text = "Change of the initial margin to first order, all else equal; ± is a 95 % interval."
-    return [*_title("What would change it"), text, "", *_table(rows, "<<<><")]
+    return [*_title(title), text, "", *_table(rows, "<<<><"), *([left] if left else [])]
+
+
+def _parameters(account: Account) -> list[str]:
+    more = len(account.parameters[PARAMETERS:])
+    left = f"{fixed(more)} more are in the table model_greeks." if more else ""
+    return _gradients(account, account.parameters[:PARAMETERS], "What it owes to the model's parameters", left)
 
 
 def _worst(account: Account, settings: Mapping[str, Any]) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from pmvar.report.format import ABSENT, T_95, compact, fixed, percent
+from pmvar.report.format import ABSENT, compact, fixed, percent
 from pmvar.risk.result import AccountDetail
 from pmvar.types import Status
 
@@ -84,15 +84,15 @@ def loss_distribution(
         return _svg(figure, name, "Distribution of the loss with value at risk and expected shortfall")
 
 
-def convergence(detail: AccountDetail, *, name: str, currency: str) -> str:
-    """Expected shortfall against the number of scenarios it was estimated from, with its 95% band."""
+def convergence(detail: AccountDetail, *, half_width: float, name: str, currency: str) -> str:
+    """Expected shortfall against the number of scenarios it came from, ± `half_width` standard errors (95%)."""
     with _style():
         from matplotlib.ticker import FixedLocator, NullLocator
 
         figure, axes = _axes(6.2, 3.2)
         n = np.asarray(detail.path_counts, float)
-        es, error = np.asarray(detail.expected_shortfall, float), np.asarray(detail.standard_error, float)
-        axes.fill_between(n, es - T_95 * error, es + T_95 * error, color=PALE_BLUE, linewidth=0, label="95 % interval")
+        es, error = np.asarray(detail.expected_shortfall, float), half_width * np.asarray(detail.standard_error, float)
+        axes.fill_between(n, es - error, es + error, color=PALE_BLUE, linewidth=0, label="95 % interval")
         axes.plot(n, es, color=BLUE, linewidth=1.8, marker="o", markersize=3.5, label="expected shortfall")
         if len(es):
             axes.axhline(es[-1], color=INK, linewidth=0.9, linestyle="--")

@@ -11,9 +11,6 @@ THIN = "\u202f"
 MINUS = "\u2212"
 ABSENT = "–"
 """Shown for a number that is not finite."""
-T_95 = 2.131449545559323
-"""Half width of a 95% interval in standard errors: Student's t with 15 degrees of freedom, those of 16 replicates. A
-little wide for the 64 of plain Monte Carlo, whose quantile is 2.00."""
 
 
 def fixed(value: Any, decimals: int = 0, *, sign: bool = False) -> str:

@@ -39,12 +39,10 @@ def _context(result: MarginResult) -> dict[str, Any]:
     margins, settings = result.tables["margins"], result.settings
     model = settings.get("model", {})
     currency = str(settings.get("base_currency", ""))
-    spots = settings.get("spots", {})
-    accounts: list[Account] = [build_account(result.tables, d.account_id, spots=spots) for d in result.details]
+    accounts: list[Account] = [build_account(result.tables, d.account_id, settings) for d in result.details]
     return {
         "settings": settings,
         "currency": currency,
-        "t_95": format.T_95,
         "model": model,
         "origin": summary.origin(model),
         "warnings": [note for note in result.notes if "synthetic" in note.lower()],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -137,6 +137,14 @@ def measure_losses(
     return Measured(*(np.concatenate(part) for part in zip(*parts, strict=True)))
 
 
+class Alone(NamedTuple):
+    """A measure of one contract of each instrument, held alone."""
+
+    value: Float[np.ndarray, " instrument"]
+    parts: Float[np.ndarray, "instrument replicate"]
+    """As in `Measured`."""
+
+
 def isolated_measure(
     store: TileStore,
     instruments: Int[np.ndarray, " instrument"],
@@ -144,15 +152,19 @@ def isolated_measure(
     *,
     measure: Measure = Measure.EXPECTED_SHORTFALL,
     rows_at_once: int = 256,
-) -> tuple[Float[np.ndarray, " instrument"], Float[np.ndarray, " instrument"]]:
+) -> tuple[Alone, Alone]:
     """Tail measure of one contract long, and of one short, of each instrument alone; never below zero."""
-    sides = []
-    for sign in (-1.0, 1.0):
-        out = np.zeros(len(instruments))
-        for start in range(0, len(instruments), rows_at_once):
-            part = slice(start, start + rows_at_once)
-            loss = sign * store.rows(store.pnl.row[instruments[part]])
-            found = measure_losses(loss, store.pnl.scenarios, level)
-            out[part] = found.expected_shortfall if measure is Measure.EXPECTED_SHORTFALL else found.value_at_risk
-        sides.append(np.maximum(out, 0.0))
-    return sides[0], sides[1]
+
+    def side(sign: float, rows: np.ndarray) -> Alone:
+        found = measure_losses(sign * store.rows(rows), store.pnl.scenarios, level)
+        value, parts = (
+            (found.expected_shortfall, found.es_parts)
+            if measure is Measure.EXPECTED_SHORTFALL
+            else (found.value_at_risk, found.var_parts)
+        )
+        return Alone(np.maximum(value, 0.0), np.where(value[:, None] > 0, parts, 0.0))
+
+    rows = store.pnl.row[instruments]
+    pieces = [rows[start : start + rows_at_once] for start in range(0, len(rows), rows_at_once)]
+    long, short = (_joined([side(sign, piece) for piece in pieces]) for sign in (-1.0, 1.0))
+    return long, short

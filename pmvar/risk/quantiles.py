@@ -23,12 +23,28 @@ SAMPLE = 384
 
 
 class Measured(NamedTuple):
-    """Measures of rows of losses, and their standard errors."""
+    """Measures of rows of losses, and what each replicate says of them."""
 
     value_at_risk: Float[np.ndarray, " row"]
     expected_shortfall: Float[np.ndarray, " row"]
-    var_error: Float[np.ndarray, " row"]
-    es_error: Float[np.ndarray, " row"]
+    var_parts: Float[np.ndarray, "row replicate"]
+    """Each replicate's estimate, but for what all replicates share: rows add up, and the spread gives a sum's error."""
+    es_parts: Float[np.ndarray, "row replicate"]
+
+    @property
+    def var_error(self) -> Float[np.ndarray, " row"]:
+        """Standard error of the VaR."""
+        return spread(self.var_parts)
+
+    @property
+    def es_error(self) -> Float[np.ndarray, " row"]:
+        """Standard error of the ES."""
+        return spread(self.es_parts)
+
+
+def spread(parts: Float[np.ndarray, "row replicate"]) -> Float[np.ndarray, " row"]:
+    """Standard error of a mean over replicates."""
+    return replicate_deviation(parts, parts.shape[-1])
 
 
 def measure_rows(
@@ -54,8 +70,8 @@ def measure_rows(
     return Measured(
         at.loss,
         at.loss + np.cumsum(excess, axis=1)[:, -1] / n_tail,
-        replicate_deviation(in_tail, n) * spacing,
-        replicate_deviation(excess, n) / (1 - level),
+        in_tail * (spacing * n_replicates / n)[:, None],
+        excess * (n_replicates / n_tail),
     )
 
 

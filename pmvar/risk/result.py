@@ -14,8 +14,8 @@ Columns = Mapping[str, np.ndarray]
 TABLES: Mapping[str, tuple[str, ...]] = {
     "margins": (
         "account_id", "level", "value_at_risk", "var_standard_error", "expected_shortfall", "es_standard_error",
-        "initial_margin", "maintenance_margin", "equity", "excess", "isolated_margin", "diversification_benefit",
-        "status", "reason",
+        "initial_margin", "maintenance_margin", "equity", "excess", "isolated_margin", "isolated_standard_error",
+        "diversification_benefit", "status", "reason",
     ),
     "components": (
         "account_id", "instrument_id", "underlying", "quantity", "component_es", "standard_error",

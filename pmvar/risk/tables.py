@@ -55,6 +55,7 @@ def margin_table(
     *,
     value: Float[np.ndarray, " instrument"],
     isolated: Float[np.ndarray, " account"],
+    isolated_error: Float[np.ndarray, " account"],
     withheld: Mapping[str, str],
     fallback: Float[np.ndarray, " account"],
 ) -> Columns:
@@ -88,6 +89,7 @@ def margin_table(
         "equity": worth,
         "excess": worth - initial,
         "isolated_margin": alone,
+        "isolated_standard_error": np.where(out, 0.0, isolated_error),
         "diversification_benefit": alone - initial,
         "status": _text([str(s) for s in status]),
         "reason": _text([withheld.get(a, "") for a in names]),
