@@ -61,7 +61,7 @@ SHORT = 4.0
 _SPREAD = (1.4, *[1.05] * 6)
 _NORMAL = SamplingParameters(inflation=(1.5, *[1.1] * 6))
 _JUMPS = SamplingParameters(inflation=_SPREAD, count_share=0.3)
-_T = SamplingParameters(mixing_share=0.05, inflation=_SPREAD)
+_T = SamplingParameters(mixing_share=0.05, inflation=(1.4, *[1.05] * 10))
 # With a mixing variable for each step a path's weight says less of its loss: lean little.
 _T_STEPS = SamplingParameters(mixing_share=0.6, inflation=(1.2,))
 _SVCJ = SamplingParameters(inflation=(1.2,), count_share=0.6)

@@ -31,6 +31,8 @@ from tests.markets import (
 
 Tables = Mapping[str, Mapping[str, np.ndarray]]
 
+ASSETS = [f"A{i}" for i in range(10)]
+
 RELATIVE_ERROR = 0.03
 """The reported standard errors must be small, or four of them would prove little."""
 
@@ -120,6 +122,29 @@ def test_linear_book(nu, level, var, es):
         assert share.sum() == tables["margins"]["expected_shortfall"][row]
 
 
+def test_concentration_raises_the_margin():
+    """One gross amount, short in 10, 5, 2 and 1 of ten alike assets: ES = gross·σ·√((1 + (k−1)ρ)/k)·ES of the t."""
+    gross, sigma, rho, nu = 1000.0, 0.03, 0.3, 4.0
+    market = snapshot(dict.fromkeys(ASSETS, (1.0, "USD")))
+    model = specification(
+        {f"{a}:spot": sigma for a in ASSETS}, model="t", degrees_of_freedom=nu,
+        correlation=np.eye(10) * (1 - rho) + rho, price_map=PriceMap.LINEAR,
+    )  # fmt: skip
+    held = {str(k): {a: -gross / k for a in ASSETS[:k]} for k in (10, 5, 2, 1)}
+    tables = margins(
+        table([instrument(a, "spot", a) for a in ASSETS]), held, market, model, horizon="1d", drift=Drift.NONE
+    )
+    law = stats.t(nu, scale=np.sqrt((nu - 2) / nu))
+    var = law.ppf(0.99)
+    es = 100 * integrate.quad(lambda x: x * law.pdf(x), var, np.inf)[0]
+    for account, positions in held.items():
+        k = len(positions)
+        sd = gross * sigma * np.sqrt((1 + (k - 1) * rho) / k)
+        close(tables, account, sd * var, sd * es)
+    by_name = dict(zip(tables["margins"]["account_id"], tables["margins"]["initial_margin"], strict=True))
+    assert by_name["10"] < by_name["5"] < by_name["2"] < by_name["1"]
+
+
 def test_a_hedged_book_needs_nothing():
     """Long and short the same: zero margin and zero error, not a small number."""
     market = snapshot({"A": (100.0, "USD")})
@@ -186,9 +211,6 @@ T5 = {
     "DH 0.1": ((634.215, 971.347), (414.287, 690.931)),
     "OTM": ((358.605, 602.232), (220.387, 406.338)),
 }
-ASSETS = [f"A{i}" for i in range(10)]
-
-
 def ghs_tables(nu: float | None, level: float) -> Tables:
     rate, vol = R / STRETCH, VOL / np.sqrt(STRETCH)
     market = snapshot(

@@ -199,6 +199,39 @@ def test_a_part_tile_counts_its_scenarios_alone(rows: tuple[list, list]) -> None
     np.testing.assert_allclose(found["value_at_risk"], worst[:, 50], rtol=1e-9)
 
 
+OTHER_TILE = """
+import sys
+import pmvar.types
+pmvar.types.PATH_TILE = 1024
+import numpy as np
+import pmvar
+book = pmvar.load_book(sys.argv[1])
+drawn = pmvar.simulate(book.model, book.market, seed=5, n_scenarios=2 * 4096)
+pnl = pmvar.reprice(book.portfolio, book.market, drawn)
+margins = pmvar.margin_report(pnl, book.portfolio, book.rules, greeks=False)
+np.savez(sys.argv[2], shock=drawn.shock, weight=drawn.weight, **margins.tables["margins"])
+"""
+
+
+@pytest.mark.slow
+def test_another_tile(tmp_path: Path, user_env: dict[str, str]) -> None:
+    """Draws and VaR keep their bits when the tile of paths is a quarter of what it is; sums, which are formed tile by
+    tile, their value: the tile is a constant for that reason."""
+    folder = small_book(tmp_path / "book")
+    out = tmp_path / "other.npz"
+    subprocess.run([sys.executable, "-c", OTHER_TILE, str(folder), str(out)], env=user_env, check=True)
+    book = load_book(folder)
+    drawn = pmvar.simulate(book.model, book.market, seed=5, n_scenarios=2 * PATH_TILE)
+    pnl = pmvar.reprice(book.portfolio, book.market, drawn)
+    own = pmvar.margin_report(pnl, book.portfolio, book.rules, greeks=False).tables["margins"]
+    other = np.load(out, allow_pickle=True)
+    np.testing.assert_array_equal(drawn.shock, other["shock"])
+    np.testing.assert_array_equal(drawn.weight, other["weight"])
+    np.testing.assert_array_equal(own["value_at_risk"], other["value_at_risk"])
+    for name in ("expected_shortfall", "es_standard_error", "isolated_margin"):
+        np.testing.assert_allclose(own[name], other[name], rtol=1e-12)
+
+
 @pytest.mark.slow
 def test_devices_and_repetition(tmp_path: Path, user_env: dict[str, str]) -> None:
     """Two processes, one of them with four devices, write the same bytes of every table and of report.html."""
