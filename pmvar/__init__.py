@@ -20,6 +20,7 @@ _PUBLIC = {
     "stress_scenarios": "pmvar.scenarios",
     "reprice": "pmvar.valuation",
     "margin_report": "pmvar.engine",
+    "compare": "pmvar.comparison",
     "accurate_margin": "pmvar.risk.accurate",
     "AccurateMargin": "pmvar.risk.accurate",
     "MarginReport": "pmvar.engine",

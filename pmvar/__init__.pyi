@@ -1,3 +1,4 @@
+from pmvar.comparison import compare as compare
 from pmvar.engine import MarginReport as MarginReport
 from pmvar.engine import margin_report as margin_report
 from pmvar.io.book import load_book as load_book

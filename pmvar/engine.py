@@ -86,7 +86,7 @@ def margin_report(
 
     n_tiles = scenarios.n_tiles
     store = TileStore(
-        pnl, memory_bytes=memory_bytes or _half_of_memory(), advance=_counter(progress, "revaluation", n_tiles)
+        pnl, memory_bytes=memory_bytes or half_of_memory(), advance=_counter(progress, "revaluation", n_tiles)
     )
     blocks = list(account_blocks(portfolio.quantity, live))
     advance = _counter(progress, "accounts", len(live))
@@ -117,7 +117,7 @@ def margin_report(
                 f"the stress list has an entry {DECORRELATION!r}, which is the name of a stress of the model"
             )
         advance = _counter(progress, "decorrelation", decorrelated.scenarios.n_tiles)
-        with_less = TileStore(decorrelated, memory_bytes=memory_bytes or _half_of_memory(), advance=advance)
+        with_less = TileStore(decorrelated, memory_bytes=memory_bytes or half_of_memory(), advance=advance)
         stressed[DECORRELATION] = _measures(blocks, with_less, rules, portfolio)[live]
 
     margins = margin_table(
@@ -159,7 +159,8 @@ def _counter(progress: Progress, stage: str, total: int) -> Callable[..., None]:
     return advance
 
 
-def _half_of_memory() -> float:
+def half_of_memory() -> float:
+    """Bytes."""
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2
 
 

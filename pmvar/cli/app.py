@@ -181,6 +181,26 @@ def accurate(
 
 
 @app.command()
+def compare(
+    book: BookFolder,
+    out: Annotated[Path, typer.Option("--out", metavar="COMPARE", help="Folder to publish the comparison in.")],
+    methods: Annotated[str, typer.Option(help="Names, with commas; mc, the yardstick, is always there.")] = (
+        "mc,span,tims,deribit,derive,paradex,okx,aevo,isolated,collateral"
+    ),
+    paths: Annotated[int | None, typer.Option(help="Number of scenarios.")] = None,
+    level: Annotated[float | None, typer.Option(help="Upper tail of the loss, such as 0.99.")] = None,
+    horizon: Annotated[str | None, typer.Option(help="Margin period of risk, such as 2d.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the scenarios.")] = None,
+    table_format: Annotated[TableFormat, typer.Option("--format", help="Format of the tables.")] = TableFormat.PARQUET,
+) -> None:
+    """Margin every account by every method, side by side with the Monte Carlo: tables and report.html in COMPARE."""
+    from pmvar.cli.compare import compare_book
+
+    overrides = {"scenarios": paths, "level": level, "horizon": horizon, "seed": seed}
+    typer.echo(compare_book(book, out, methods=methods.split(","), overrides=overrides, table_format=str(table_format)))
+
+
+@app.command()
 def explain(
     run: RunFolder,
     account: AccountId,

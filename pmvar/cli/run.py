@@ -18,7 +18,7 @@ SOME_WITHHELD = 4
 """Exit code: published, but some accounts could not be valued."""
 
 
-def _keep_compiled() -> None:
+def keep_compiled() -> None:
     """Keep compiled kernels between runs, in the user's cache."""
     import jax
 
@@ -65,7 +65,7 @@ def run_book(
 
     import pmvar
 
-    _keep_compiled()
+    keep_compiled()
     s = loaded.settings
 
     def profit(model: ModelSpecification) -> ProfitAndLoss:

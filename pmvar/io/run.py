@@ -32,7 +32,7 @@ ACCOUNT_COUNT = "account-count"
 """Name of that gate, as `--acknowledge` takes it."""
 TEXT = {
     "account_id", "status", "reason", "instrument_id", "underlying", "of", "factor", "other_factor", "greek",
-    "parameter",
+    "parameter", "method", "source", "verdict", "driver", "notes", "group", "name", "label", "strategy",
 }  # fmt: skip
 """Columns of text in every table; `scenario` is a name in `stress` and a number elsewhere."""
 PACKAGES = ("jax", "jaxlib", "numpy", "scipy", "pyarrow", "pmvar")
@@ -52,18 +52,18 @@ def _is_text(table: str, column: str) -> bool:
     return column in TEXT or (table, column) == ("stress", "scenario")
 
 
-def _schema(name: str) -> pa.Schema:
-    kinds = ((c, pa.string() if _is_text(name, c) else pa.float64()) for c in TABLES[name])
+def _schema(name: str, columns: tuple[str, ...]) -> pa.Schema:
+    kinds = ((c, pa.string() if _is_text(name, c) else pa.float64()) for c in columns)
     return pa.schema([pa.field(column, kind, nullable=False) for column, kind in kinds])
 
 
-def _arrow(name: str, columns: Columns) -> pa.Table:
+def _arrow(name: str, columns: Columns, wanted: tuple[str, ...]) -> pa.Table:
     """The table, every number finite; raises NumericsError naming table, account and column, ValueError for a
-    table whose columns are not those of `TABLES`."""
-    if columns and set(columns) != set(TABLES[name]):
-        raise ValueError(f"{name} must have the columns {TABLES[name]}, not {tuple(columns)}")
-    arrays = []
-    for field in _schema(name):
+    table whose columns are not those that are wanted."""
+    if columns and set(columns) != set(wanted):
+        raise ValueError(f"{name} must have the columns {wanted}, not {tuple(columns)}")
+    arrays, schema = [], _schema(name, wanted)
+    for field in schema:
         values = columns[field.name] if columns else np.array([])
         if pa.types.is_string(field.type):
             texts = pa.array(np.asarray(values, dtype=object), pa.string())
@@ -78,7 +78,7 @@ def _arrow(name: str, columns: Columns) -> pa.Table:
             more = f" and {len(bad) - 1} more rows" if len(bad) > 1 else ""
             raise NumericsError(f"{name}{where}{more}: {field.name} is {number[bad[0]]}; nothing was written")
         arrays.append(pa.array(number, pa.float64()))
-    return pa.Table.from_arrays(arrays, schema=_schema(name))
+    return pa.Table.from_arrays(arrays, schema=schema)
 
 
 def _hash_file(path: Path) -> str:
@@ -153,17 +153,18 @@ def write_run(
     inputs: Mapping[str, str],
     book: str | Path | None = None,
     table_format: TableFormat | str = TableFormat.PARQUET,
+    columns: Mapping[str, tuple[str, ...]] = TABLES,
 ) -> Path:
     """Write all tables of `result`, `report.html` and `manifest.json` into the folder `path`, all or nothing.
 
     A run that is there is replaced once the new one is complete. `inputs` maps file names relative to the
-    book to their SHA-256 (`Book.input_hashes`); `book` is where they lie, kept relative to the run. A table
-    that `result` lacks is written without rows.
+    book to their SHA-256 (`Book.input_hashes`); `book` is where they lie, kept relative to the run. A table of
+    `columns` (else those of a run) that `result` lacks is written without rows; the first holds the accounts.
 
     Raises NumericsError for a number that is not finite, UsageError where nothing can be written or the
     folder holds something else than a run, ResourceError if the disk is full.
     """
-    tables = {name: _arrow(name, result.tables.get(name, {})) for name in TABLES}
+    tables = {name: _arrow(name, result.tables.get(name, {}), wanted) for name, wanted in columns.items()}
     relative = os.path.relpath(Path(book).resolve(), Path(path).resolve()) if book is not None else ""
     with atomic.whole_folder(path, marker=MANIFEST) as folder:
         written = [
@@ -175,7 +176,7 @@ def write_run(
             result,
             inputs=inputs,
             outputs={file.name: _hash_file(file) for file in (*written, folder / REPORT)},
-            n_accounts=len(tables["margins"]),
+            n_accounts=len(next(iter(tables.values()))["account_id"].unique()),
             book=Path(relative).as_posix() if relative else "",
         )
         text = json.dumps(manifest, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
@@ -220,7 +221,7 @@ def read_run(path: str | Path) -> Run:
 
 
 def _columns(file: Path) -> Columns:
-    schema = _schema(file.stem)
+    schema = _schema(file.stem, TABLES[file.stem])
     if file.suffix == ".parquet":
         table = pq.read_table(file, page_checksum_verification=True)
     else:

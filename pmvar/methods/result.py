@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
+
+from pmvar.portfolio import Portfolio
 
 
 class Step(NamedTuple):
@@ -38,3 +41,7 @@ class MethodMargin:
     """How each came about, sorted by account and group; by account they lead to the margin."""
     notes: tuple[str, ...] = ()
     """Sentences a reader must see: positions outside the method, approximations."""
+
+
+Method = Callable[[Portfolio], MethodMargin]
+"""Margins of all accounts of a portfolio, in its order; everything else is settled when the method is made."""

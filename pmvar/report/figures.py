@@ -51,10 +51,10 @@ def loss_distribution(
     detail: AccountDetail, *, name: str, value_at_risk: float, expected_shortfall: float, currency: str
 ) -> str:
     """Histogram of the account's loss on a log axis, its tail shaded, with VaR and ES marked."""
-    with _style():
+    with style():
         from matplotlib.ticker import MaxNLocator
 
-        figure, axes = _axes(6.2, 3.2)
+        figure, axes = axes_of(6.2, 3.2)
         edges, count = np.asarray(detail.histogram_edges, float), np.asarray(detail.histogram_count, float)
         total = count.sum()
         share = count / total if total > 0 else count
@@ -71,7 +71,7 @@ def loss_distribution(
         axes.set_ylim(floor, 4 * max(share.max(initial=0.0), 2 * floor))
         axes.yaxis.set_major_formatter(lambda y, _: percent(y, max(0, int(-np.floor(np.log10(100 * y) + 1e-9)))))
         axes.xaxis.set_major_locator(MaxNLocator(6))
-        axes.xaxis.set_major_formatter(_amount)
+        axes.xaxis.set_major_formatter(amount)
         marks = ((value_at_risk, "VaR", "right", "--"), (expected_shortfall, "ES", "left", "-"))
         for x, label, side, dashes in marks:
             if np.isfinite(x):
@@ -81,15 +81,15 @@ def loss_distribution(
                               textcoords="offset points", ha=side, va="top", color=INK)  # fmt: skip
         axes.set_xlabel(f"loss, {currency} (left of 0: a gain)")
         axes.set_ylabel("probability, log scale")
-        return _svg(figure, name, "Distribution of the loss with value at risk and expected shortfall")
+        return as_svg(figure, name, "Distribution of the loss with value at risk and expected shortfall")
 
 
 def convergence(detail: AccountDetail, *, half_width: float, name: str, currency: str) -> str:
     """Expected shortfall against the number of scenarios it came from, ± `half_width` standard errors (95%)."""
-    with _style():
+    with style():
         from matplotlib.ticker import FixedLocator, NullLocator
 
-        figure, axes = _axes(6.2, 3.2)
+        figure, axes = axes_of(6.2, 3.2)
         n = np.asarray(detail.path_counts, float)
         es, error = np.asarray(detail.expected_shortfall, float), half_width * np.asarray(detail.standard_error, float)
         axes.fill_between(n, es - error, es + error, color=PALE_BLUE, linewidth=0, label="95 % interval")
@@ -102,17 +102,17 @@ def convergence(detail: AccountDetail, *, half_width: float, name: str, currency
             axes.xaxis.set_major_locator(FixedLocator(list(ticks[::-1])))
             axes.xaxis.set_minor_locator(NullLocator())
         axes.xaxis.set_major_formatter(lambda x, _: fixed(x) if x < 1e5 else compact(x))
-        axes.yaxis.set_major_formatter(_amount)
+        axes.yaxis.set_major_formatter(amount)
         axes.set_xlabel("scenarios used, log scale")
         axes.set_ylabel(f"expected shortfall, {currency}")
         axes.legend(loc="best")
-        return _svg(figure, name, "Expected shortfall against the number of scenarios")
+        return as_svg(figure, name, "Expected shortfall against the number of scenarios")
 
 
 def margin_against_isolated(isolated: np.ndarray, margin: np.ndarray, status: np.ndarray, *, currency: str) -> str:
     """All accounts, margin of the portfolio against the sum of its positions' own margins, log–log."""
-    with _style():
-        figure, axes = _axes(8.0, 4.8)
+    with style():
+        figure, axes = axes_of(8.0, 4.8)
         low = float(min(isolated.min(), margin.min()) / 1.6)
         high = float(max(isolated.max(), margin.max()) * 1.6)
         axes.set(xscale="log", yscale="log", xlim=(low, high), ylim=(low, high))
@@ -137,12 +137,12 @@ def margin_against_isolated(isolated: np.ndarray, margin: np.ndarray, status: np
                     f"{state.replace('_', ' ').lower()} ({fixed(len(chosen))})",
                 )
                 axes.plot(isolated[shown], margin[shown], linestyle="none", color=colour, label=label, **dot)
-        axes.xaxis.set_major_formatter(_amount)
-        axes.yaxis.set_major_formatter(_amount)
+        axes.xaxis.set_major_formatter(amount)
+        axes.yaxis.set_major_formatter(amount)
         axes.set_xlabel(f"sum of isolated margins, {currency}, log scale")
         axes.set_ylabel(f"initial margin of the portfolio, {currency}, log scale")
         axes.legend(loc="upper left", handlelength=1.6)
-        return _svg(figure, "isolated", "Margin of each account against the sum of its isolated margins")
+        return as_svg(figure, "isolated", "Margin of each account against the sum of its isolated margins")
 
 
 def _cells(axes: Any, x: np.ndarray, y: np.ndarray, low: float, high: float) -> None:
@@ -162,28 +162,31 @@ def _cells(axes: Any, x: np.ndarray, y: np.ndarray, low: float, high: float) -> 
     )
 
 
-def _amount(value: float, _: Any = None) -> str:
+def amount(value: float, _: Any = None) -> str:
+    """A tick of an axis of money."""
     return compact(value) if np.isfinite(value) else ABSENT
 
 
-def _style() -> Any:
+def style() -> Any:
+    """The context in which figures are drawn."""
     import matplotlib
 
     return matplotlib.rc_context(STYLE)
 
 
-def _axes(width: float, height: float) -> tuple[Any, Any]:
+def axes_of(width: float, height: float, *, left: float = 0.95) -> tuple[Any, Any]:
+    """A figure of so many inches, `left` of them for the labels, and its axes."""
     # Not pyplot, which keeps every figure alive and asks for a display.
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height))
     # Margins in inches, fixed: fitting them to the labels costs more than drawing does.
-    left, right, below, above = 0.95, 0.12, 0.56, 0.28
+    right, below, above = 0.12, 0.56, 0.28
     box = (left / width, below / height, (width - left - right) / width, (height - below - above) / height)
     return figure, figure.add_axes(box)
 
 
-def _svg(figure: Any, name: str, title: str) -> str:
+def as_svg(figure: Any, name: str, title: str) -> str:
     """The bare <svg> element: no prolog, no references to elsewhere, two decimals, fonts left to the page.
 
     `name` keeps the ids of one figure apart from those of the others on the page.

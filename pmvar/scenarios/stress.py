@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float
 
 from pmvar.errors import InputError, Problem
 from pmvar.market.snapshot import MarketSnapshot
@@ -44,16 +45,23 @@ def stress_scenarios(
                 shock[row, column[factor]] = np.log1p(move)
     if problems:
         raise InputError(problems)
-    n = len(column)
+    return instantaneous(model.factor_names, market.as_of, shock, tuple(stress))
+
+
+def instantaneous(
+    factors: tuple[str, ...], as_of: float, shock: Float[np.ndarray, "scenario factor"], labels: tuple[str, ...]
+) -> ScenarioSet:
+    """Named log changes of all factors at once, as a scenario set: a stress list, or a grid."""
+    n = len(factors)
     return ScenarioSet(
-        factors=model.factor_names,
-        as_of=market.as_of,
-        horizon_end=market.as_of,
+        factors=factors,
+        as_of=as_of,
+        horizon_end=as_of,
         shock=jnp.asarray(shock)[:, None, :],
-        weight=np.ones(len(stress)),
+        weight=np.ones(len(shock)),
         n_replicates=1,
         term_exponent=np.zeros(n),
         tenor=np.full(n, 30.0),
         vol_cap=np.inf,
-        labels=tuple(stress),
+        labels=labels,
     )
