@@ -1,0 +1,1 @@
+"""SPAN: sixteen scenarios, spreads, credits and minima, as CME's algorithm has them."""
