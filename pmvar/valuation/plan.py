@@ -129,11 +129,25 @@ def make_plan(instruments: Instruments, market: MarketSnapshot, scenarios: Scena
 
 def _missing(instruments: Instruments, i: int, market: MarketSnapshot, scenarios: ScenarioSet) -> str:
     """Why instrument `i` cannot be valued; empty if it can."""
-    kind, underlying = instruments.kind[i], instruments.underlying[i]
+    if reason := missing_today(instruments, i, market):
+        return reason
+    absent = [f for f in _factors(instruments, i, market) if f not in scenarios.factors]
+    return f"the model has no factor {absent[0]}" if absent else ""
+
+
+def _factors(instruments: Instruments, i: int, market: MarketSnapshot) -> list[str]:
+    """Factors that move the value of instrument `i`."""
+    underlying = instruments.underlying[i]
     links = [market.asset[c] for c in market.chain(instruments.settlement_currency[i])]
     needed = [factor_name(a, FactorKind.SPOT) for a in dict.fromkeys([underlying, *links]) if a != market.base_currency]
+    return needed + [factor_name(underlying, FactorKind.VOL)] * (instruments.kind[i] == Kind.OPTION)
+
+
+def missing_today(instruments: Instruments, i: int, market: MarketSnapshot) -> str:
+    """Why the market cannot value instrument `i` today, whatever the scenarios; empty if it can."""
+    kind, underlying = instruments.kind[i], instruments.underlying[i]
+    needed = _factors(instruments, i, market)
     if kind == Kind.OPTION:
-        needed.append(factor_name(underlying, FactorKind.VOL))
         if underlying not in market.vols:
             return f"no vol surface for {underlying}"
         if instruments.settlement[i] == Settlement.LINEAR and instruments.quote_currency[i] not in market.discounts:
@@ -143,12 +157,7 @@ def _missing(instruments: Instruments, i: int, market: MarketSnapshot, scenarios
             return f"{instruments.instrument_id[i]} has expired"
         if underlying not in market.forwards:
             return f"no forward curve for {underlying}"
-    for factor in needed:
-        if factor in market.quarantined:
-            return f"{factor}: {market.quarantined[factor]}"
-        if factor not in scenarios.factors:
-            return f"the model has no factor {factor}"
-    return ""
+    return next((f"{f}: {market.quarantined[f]}" for f in needed if f in market.quarantined), "")
 
 
 def _padded(columns: Sequence[int]) -> Iterator[tuple[np.ndarray, np.ndarray]]:

@@ -1,0 +1,205 @@
+"""Grid margins: the worst of a venue's scenarios and its charges, underlying by underlying, for all accounts."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from pmvar.errors import NumericsError
+from pmvar.market.snapshot import MarketSnapshot
+from pmvar.methods.grid_accounts import UnderlyingRisk, underlying_risk
+from pmvar.methods.grid_rules import Balances, GridRules, Role
+from pmvar.methods.grid_values import GridValues, VenueState, grid_values
+from pmvar.methods.result import MethodMargin, Step
+from pmvar.methods.standard import standard_margin, unit_requirements
+from pmvar.portfolio import Portfolio
+from pmvar.types import Kind
+from pmvar.valuation.plan import missing_today
+
+NAMED = 20
+"""Accounts that a note names; the others are counted."""
+
+BASIS = "basis"
+"""Label of a scan that the basis charge drives."""
+
+
+class _Line(NamedTuple):
+    """One kind of step of all accounts."""
+
+    group: str
+    name: str
+    label: str | np.ndarray
+    initial: Float[np.ndarray, " account"]
+    maintenance: Float[np.ndarray, " account"]
+
+
+def grid_margin(
+    portfolio: Portfolio, market: MarketSnapshot, rules: GridRules, *, state: VenueState | None = None
+) -> MethodMargin:
+    """Margin of every account by a venue's `rules` (see `load_rules`), in base currency.
+
+    Per underlying: max(scan + added + roll, alternative, minimum) × factor + contingencies; underlyings add up, except
+    that product groups offset point by point. Margins are requirements against equity, the options' value in it.
+    An account that holds what is unknown or cannot be valued gets at least its standard margin, and a note.
+    Raises NumericsError if a value is not finite, or if such an account has no price for a standard margin.
+    """
+    if not np.isfinite(portfolio.quantity.data).all():
+        raise NumericsError("a position has a quantity that is not finite; correct positions and balances")
+    state = state or VenueState()
+    table = portfolio.instruments
+    missing = {i: reason for i in range(len(table)) if (reason := missing_today(table, i, market))}
+    value = np.full(len(table), np.nan)
+    risks: dict[str, UnderlyingRisk] = {}
+    scanned = _scanned(portfolio, rules, market)
+    for underlying in sorted(set(table.underlying.tolist())):
+        own = [i for i in np.flatnonzero(table.underlying == underlying).tolist() if i not in missing]
+        rows = np.array(own, dtype=np.int64)
+        if not own:
+            continue
+        values = grid_values(table.take(rows), market, rules, state)
+        value[rows] = values.today
+        inside = scanned[rows]
+        if inside.any():
+            risks[str(underlying)] = underlying_risk(
+                portfolio.quantity[:, rows[inside]], _take(values, np.flatnonzero(inside)), rules.class_of(underlying),
+                confidence=state.confidence.get(underlying, 1.0),
+            )  # fmt: skip
+    lines = [line for name, members in _groups(rules, risks) for line in _group_lines(name, members, rules, state)]
+    debt = _debts(portfolio, market, value, scanned)
+    lines.append(_Line("", "debt", "balances below zero", debt, debt))
+    shortfall, notes = _fallback(portfolio, market, value, missing, lines)
+    lines.append(shortfall)
+    initial, maintenance = (np.zeros(portfolio.n_accounts) for _ in range(2))
+    for line in lines:
+        initial, maintenance = initial + line.initial, maintenance + line.maintenance
+    if not (np.isfinite(initial).all() and np.isfinite(maintenance).all()):
+        raise NumericsError(f"a margin by {rules.name} is not finite; correct the quantities of the positions")
+    return MethodMargin(
+        rules.name,
+        f"{rules.source} ({rules.date})",
+        np.maximum(initial, 0.0),
+        np.maximum(maintenance, 0.0),
+        _steps(lines),
+        rules.notes + notes,
+    )
+
+
+def _scanned(portfolio: Portfolio, rules: GridRules, market: MarketSnapshot) -> np.ndarray:
+    """Which instruments the scan covers: all but balances, and those of a derivative's underlying if rules say so."""
+    table = portfolio.instruments
+    is_cash = table.kind == Kind.CASH
+    if rules.balances is Balances.OUTSIDE:
+        return ~is_cash
+    underlyings = set(table.underlying[~is_cash].tolist()) - {market.base_currency}
+    return ~is_cash | np.array([u in underlyings for u in table.underlying.tolist()], dtype=bool)
+
+
+def _take(values: GridValues, rows: Int[np.ndarray, " instrument"]) -> GridValues:
+    """Of the instruments at `rows`."""
+    return GridValues(
+        values.instruments.take(rows), values.today[rows], values.value[rows], values.basis[rows], values.delta[rows],
+        values.time[rows], values.rate[rows], values.price,
+    )  # fmt: skip
+
+
+def _groups(rules: GridRules, risks: dict[str, UnderlyingRisk]) -> list[tuple[str, dict[str, UnderlyingRisk]]]:
+    """Underlyings that are margined together, by the name of their group."""
+    found: dict[str, dict[str, UnderlyingRisk]] = {}
+    for underlying, risk in risks.items():
+        group = rules.group_of(underlying)
+        found.setdefault(group.name if group else underlying, {})[underlying] = risk
+    return sorted(found.items())
+
+
+def _group_lines(name: str, members: dict[str, UnderlyingRisk], rules: GridRules, state: VenueState) -> list[_Line]:
+    """The lines of one group, from the scan to its contingencies."""
+    first = next(iter(members))
+    columns = rules.class_of(first).scenarios()
+    group = rules.group_of(first)
+    offset = group.offset if group else 1.0
+    # Another class's gain offsets a share of a loss at the same point; a class's own gains and losses net in full.
+    net = sum((np.where(r.pnl < 0, r.pnl, offset * r.pnl) for r in members.values()), np.zeros(()))
+
+    def worst(role: Role) -> tuple[np.ndarray, np.ndarray]:
+        own = np.array([i for i, s in enumerate(columns) if s.role is role], dtype=np.int64)
+        if not own.size:
+            return np.zeros(len(net)), np.full(len(net), "", dtype=object)
+        at = own[np.argmin(net[:, own], axis=1)]
+        return np.maximum(-net[np.arange(len(net)), at], 0.0), np.array([s.label for s in columns], dtype=object)[at]
+
+    def total(field: str) -> np.ndarray:
+        return sum((getattr(r, field) for r in members.values()), np.zeros(len(net)))
+
+    scan, label = worst(Role.SCAN)
+    basis = total("basis")
+    label = np.where(basis > scan, BASIS, label)
+    scan = np.maximum(scan, basis)
+    (added, added_label), roll = worst(Role.ADDED), total("roll")
+    (other, other_label) = worst(Role.ALTERNATIVE)
+    before = scan + added + roll
+    higher = np.maximum(before, other)
+    required = np.maximum(higher, total("minimum"))
+    f = rules.factors
+    peg = f.peg_scale * max(f.peg_threshold - state.stable, 0.0)
+    raised, kept = f.initial + peg, f.maintenance
+
+    def line(step: str, text: str | np.ndarray, amount: np.ndarray) -> _Line:
+        return _Line(name, step, text, amount, kept * amount)
+
+    return [
+        line("scan", label, scan),
+        line("added", added_label, added),
+        line("roll", "", roll),
+        line("alternative", other_label, higher - before),
+        line("minimum", "", required - higher),
+        _Line(name, "factor", f"× {raised:g}", (raised - 1) * required, np.zeros(len(net))),
+        _Line(name, "contingency", "", total("contingency_initial"), total("contingency_maintenance")),
+        _Line(name, "oracle", "", total("oracle"), np.zeros(len(net))),
+    ]
+
+
+def _debts(
+    portfolio: Portfolio, market: MarketSnapshot, value: np.ndarray, scanned: np.ndarray
+) -> Float[np.ndarray, " account"]:
+    """Standard margin of balances below zero that the scan leaves out."""
+    short = unit_requirements(portfolio.instruments, market, value).short
+    return np.asarray((-portfolio.quantity).maximum(0) @ np.where(scanned, 0.0, short))
+
+
+def _fallback(
+    portfolio: Portfolio, market: MarketSnapshot, value: np.ndarray, missing: dict[int, str], lines: list[_Line]
+) -> tuple[_Line, tuple[str, ...]]:
+    """What lifts accounts with unknown or unpriceable positions to their standard margin, and notes on them."""
+    reasons = dict(portfolio.withheld)
+    for column, reason in missing.items():
+        for row in portfolio.quantity[:, [column]].nonzero()[0]:
+            reasons.setdefault(str(portfolio.account_id[row]), reason)
+    affected = np.array([str(a) in reasons for a in portfolio.account_id], dtype=bool)
+    nothing = np.zeros(portfolio.n_accounts)
+    standard = standard_margin(portfolio, market, value) if reasons else nothing
+    without = affected & ~(standard > 0)
+    if without.any():
+        account = str(portfolio.account_id[int(np.argmax(without))])
+        raise NumericsError(
+            f"account {account} cannot be valued ({reasons[account]}) and the book has no price for a standard margin; "
+            "correct market/spots and instruments"
+        )
+    initial = sum((line.initial for line in lines), nothing)
+    maintenance = sum((line.maintenance for line in lines), nothing)
+    lifts = (np.where(affected, np.maximum(standard - m, 0.0), 0.0) for m in (initial, maintenance))
+    notes = [f"{a} holds what cannot be valued ({r}): at least the standard margin" for a, r in sorted(reasons.items())]
+    more = [f"{len(notes) - NAMED} more accounts hold what cannot be valued"] if len(notes) > NAMED else []
+    return _Line("", "fallback", "standard margin", *lifts), (*notes[:NAMED], *more)
+
+
+def _steps(lines: list[_Line]) -> tuple[Step, ...]:
+    """The lines' amounts that are not zero, by account, then in the order of the lines."""
+    found: list[tuple[int, str, int, Step]] = []
+    for order, line in enumerate(lines):
+        for account in np.flatnonzero(line.initial).tolist():
+            label = line.label if isinstance(line.label, str) else str(line.label[account])
+            step = Step(account, line.group, line.name, label, float(line.initial[account]))
+            found.append((account, line.group, order, step))
+    return tuple(item[-1] for item in sorted(found, key=lambda item: item[:3]))
