@@ -211,6 +211,8 @@ T5 = {
     "DH 0.1": ((634.215, 971.347), (414.287, 690.931)),
     "OTM": ((358.605, 602.232), (220.387, 406.338)),
 }
+
+
 def ghs_tables(nu: float | None, level: float) -> Tables:
     rate, vol = R / STRETCH, VOL / np.sqrt(STRETCH)
     market = snapshot(

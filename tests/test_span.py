@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy import sparse
+from scipy import sparse, stats
 
 from pmvar.errors import InputError
 from pmvar.methods.span.aggregate import SpanMargin, span_margin
 from pmvar.methods.span.arrays import SpanArrays, SpanContracts
+from pmvar.methods.span.default import default_span, scan_ranges
 from pmvar.methods.span.parameters import (
     STANDARD,
     CombinedCommodity,
@@ -23,6 +24,11 @@ from pmvar.methods.span.parameters import (
     Spread,
     scenario_label,
 )
+from pmvar.methods.standard import standard_margin
+from pmvar.scenarios import ScenarioSet
+from pmvar.types import PATH_TILE, Sampling
+from pmvar.valuation.today import values_and_greeks
+from tests.engines import SPOT, hold, mixed_market, mixed_model, random_rows, scenarios
 
 # Takasbank, 2016-05-17: S = 94.642, t = .120548, r = .10, q = 0, PSR = 955, VSR 25%, cvf 100.
 NAMES = ["future 201606", "future 201608", "call 86", "put 96", "call 96"]
@@ -51,7 +57,7 @@ def arrays() -> SpanArrays:
     loss, delta = CONTRACTS.arrays(STANDARD)
     months = np.array(["201606", "201608", "201606", "201606", "201606"], dtype=object)
     value = np.array([0.0, 0.0, 950.0, 200.0, 250.0])
-    return SpanArrays(np.zeros(5, int), months, CONTRACTS.kind, loss, delta, value)
+    return SpanArrays(np.zeros(5, int), months, CONTRACTS.kind, loss, delta, value, np.ones(5))
 
 
 INTER_MONTH = Spread(955.0, (Leg(0, 1, 1.0), Leg(0, -1, 1.0)))
@@ -158,7 +164,7 @@ def two_commodities() -> SpanArrays:
     move = np.round(STANDARD.price * STANDARD.weight, 12)
     return SpanArrays(
         np.array([0, 1]), np.array(["1", "1"], dtype=object), np.zeros(2, int), -np.outer([100.0, 30.0], move),
-        np.ones(2), np.zeros(2),
+        np.ones(2), np.zeros(2), np.ones(2),
     )  # fmt: skip
 
 
@@ -222,3 +228,86 @@ def test_parameters_that_cannot_be_are_refused() -> None:
     ):
         with pytest.raises(InputError, match=rule):
             make()
+
+
+# ---- SPAN of a book without a file ---------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def drawn() -> ScenarioSet:
+    """Weighted scenarios, as a run has them."""
+    return scenarios(mixed_market(), n=2 * PATH_TILE, sampling=Sampling.SOBOL_IS)
+
+
+def test_scan_ranges_are_quantiles_of_the_model(drawn: ScenarioSet) -> None:
+    """Of a t with four degrees of freedom over two days, against its own law: within the noise of 8,192 paths."""
+    model = mixed_model()
+    for name in ("BTC", "SOL"):
+        found = scan_ranges(drawn, name, 0.99)
+        x = {f.name: f for f in model.factors}
+        scale = np.sqrt(2) * np.sqrt(0.5)  # two days, variance ν/(ν − 2)
+        vol = x[f"{name}:vol"].volatility * scale * stats.t(4).ppf(0.995)
+        assert found.log_vol == pytest.approx(vol, rel=0.05)
+        price = x[f"{name}:spot"].volatility * scale * stats.t(4).ppf(0.995)
+        assert found.price == pytest.approx(price, rel=0.1)
+    assert scan_ranges(drawn, "EUR", 0.99).log_vol == 0
+
+
+def test_default_span_of_linear_positions(drawn: ScenarioSet) -> None:
+    """A perpetual scans its range of the notional, and short the same; the extreme move stops above zero."""
+    psr = scan_ranges(drawn, "SOL", 0.99).price
+    found = default_span(mixed_market(), mixed_model(), drawn)(
+        hold([("long", "SOL-PERPETUAL", 10.0), ("short", "SOL-PERPETUAL", -10.0)])
+    )
+    notional = 10 * SPOT["SOL"] * SPOT["USDC"]
+    by = dict(zip(["long", "short"], found.initial, strict=True))
+    worst = max(psr, 0.32 * min(3 * psr, 1 - 1e-3))
+    assert by["long"] == pytest.approx(worst * notional, rel=1e-9)
+    assert by["short"] == pytest.approx(max(psr, 0.32 * 3 * psr) * notional, rel=1e-9)
+    assert "no SPAN file" in found.notes[0] and "SOL" in found.source
+
+
+def test_default_span_nets_months_and_credits_underlyings(drawn: ScenarioSet) -> None:
+    """A calendar pays the inter-month charge alone; BTC against ETH is credited, BTC beside ETH is not."""
+    method = default_span(mixed_market(), mixed_model(correlation=close_coins()), drawn)
+    btc, eth = 1e5, 1e5
+    found = method(hold([
+        ("calendar", "BTC-NEAR", btc), ("calendar", "BTC-PERPETUAL", -btc),
+        ("pair", "BTC-PERPETUAL", btc), ("pair", "ETH-PERPETUAL", -eth),
+        ("same", "BTC-PERPETUAL", btc), ("same", "ETH-PERPETUAL", eth),
+    ]))  # fmt: skip
+    names = ["calendar", "pair", "same"]
+    margins = dict(zip(names, found.initial, strict=True))
+    kinds = {n: {s.name for s in found.steps if s.account == i} for i, n in enumerate(names)}
+    assert "inter-month" in kinds["calendar"] and margins["calendar"] < 0.2 * margins["same"]
+    assert "credit" in kinds["pair"] and "credit" not in kinds["same"]
+    assert margins["pair"] < 0.75 * margins["same"]
+
+
+def close_coins() -> np.ndarray:
+    """The mixed model's correlations, BTC and ETH at .8."""
+    c = mixed_model().correlation.copy()
+    c[0, 1] = c[1, 0] = 0.8
+    return c
+
+
+def test_default_span_of_any_book(drawn: ScenarioSet) -> None:
+    """Finite, not negative, in steps that add up, whoever stands beside; at least standard where nothing prices."""
+    held, owned = random_rows(20, 2)
+    held = [*held, ("lost", "NOT-LISTED", 2.0), ("lost", "BTC-PERPETUAL", 1e4)]
+    market = mixed_market()
+    method = default_span(market, mixed_model(), drawn)
+    portfolio = hold(held, owned)
+    found = method(portfolio)
+    assert (
+        np.all(np.isfinite(found.initial)) and np.all(found.initial >= 0) and np.all(found.maintenance <= found.initial)
+    )
+    total = np.zeros(portfolio.n_accounts)
+    np.add.at(total, [s.account for s in found.steps], [s.amount for s in found.steps])
+    np.testing.assert_allclose(total, found.initial, rtol=1e-9, atol=1e-6)
+    half = method(portfolio.accounts(np.arange(0, portfolio.n_accounts, 2)))
+    np.testing.assert_array_equal(half.initial, found.initial[::2])
+    row = list(portfolio.account_id).index("lost")
+    value, _ = values_and_greeks(portfolio.instruments, market)
+    assert found.initial[row] >= standard_margin(portfolio, market, value)[row] > 0
+    assert any("lost holds what cannot be valued" in n for n in found.notes)

@@ -74,7 +74,7 @@ def span_margin(position: sparse.csr_array, arrays: SpanArrays, parameters: Span
             label = scenario_label(parameters.grid, int(active[a]))
             steps.append(Step(int(a), commodity.name, "scan", label, float(scan[a, c])))
         kind = arrays.kind[rows]
-        short = [(-held[:, np.flatnonzero(kind == k)]).maximum(0).sum(axis=1) for k in (1, -1)]
+        short = [(-held).maximum(0) @ (arrays.count[rows] * (kind == k)) for k in (1, -1)]
         both = np.maximum(*short) if commodity.short_option_method is ShortOptionMethod.MAX else short[0] + short[1]
         minimum[:, c] = commodity.short_option_minimum * both
         value[:, c] = held @ arrays.value[rows]
@@ -177,7 +177,7 @@ def _margin(
         )
         _step(steps, commodity.name, "initial ratio", f"{ratio[c]:g}", (ratio[c] - 1) * final[:, c])
     order = sorted(range(len(steps)), key=lambda i: (steps[i].account, steps[i].group))
-    return SpanMargin(final, value, final @ ratio, final.sum(axis=1), tuple(steps[i] for i in order))
+    return SpanMargin(final, value, (final * ratio).sum(axis=1), final.sum(axis=1), tuple(steps[i] for i in order))
 
 
 def _step(steps: list[Step], group: str, name: str, label: str, amount: np.ndarray) -> None:

@@ -35,6 +35,8 @@ class SpanArrays:
     """Composite delta times the scaling factor: units that spreads count in."""
     value: Float[np.ndarray, " contract"]
     """Net option value of one long contract; 0 of what is no option."""
+    count: Float[np.ndarray, " contract"]
+    """Options that one contract counts as towards the short option minimum."""
 
 
 @dataclass(frozen=True)

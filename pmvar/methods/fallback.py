@@ -1,0 +1,55 @@
+"""What a method asks of accounts that it cannot value: their standard margin at least, and a note."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from jaxtyping import Float
+
+from pmvar.errors import NumericsError
+from pmvar.instruments import Instruments
+from pmvar.market.snapshot import MarketSnapshot
+from pmvar.methods.standard import standard_margin
+from pmvar.portfolio import Portfolio
+from pmvar.valuation.plan import missing_today
+
+NAMED = 20
+"""Accounts that a note names; the others are counted."""
+
+
+def unpriceable(instruments: Instruments, market: MarketSnapshot) -> dict[int, str]:
+    """Row -> reason, of instruments that the market cannot value today."""
+    return {i: reason for i in range(len(instruments)) if (reason := missing_today(instruments, i, market))}
+
+
+def at_least_standard(
+    portfolio: Portfolio,
+    market: MarketSnapshot,
+    value: Float[np.ndarray, " instrument"],
+    missing: Mapping[int, str],
+    margin: Float[np.ndarray, " account"],
+) -> tuple[Float[np.ndarray, " account"], tuple[str, ...]]:
+    """What to add to `margin` of accounts that hold what is unknown or in `missing`, and notes that say so.
+
+    `value` is one contract's in base currency, NaN where nothing prices it. Raises NumericsError if the book has no
+    price for a standard margin either.
+    """
+    reasons = dict(portfolio.withheld)
+    for column, reason in missing.items():
+        for row in portfolio.quantity[:, [column]].nonzero()[0]:
+            reasons.setdefault(str(portfolio.account_id[row]), reason)
+    if not reasons:
+        return np.zeros(portfolio.n_accounts), ()
+    affected = np.array([str(a) in reasons for a in portfolio.account_id], dtype=bool)
+    standard = standard_margin(portfolio, market, value)
+    without = affected & ~(standard > 0)
+    if without.any():
+        account = str(portfolio.account_id[int(np.argmax(without))])
+        raise NumericsError(
+            f"account {account} cannot be valued ({reasons[account]}) and the book has no price for a standard margin; "
+            "correct market/spots and instruments"
+        )
+    notes = [f"{a} holds what cannot be valued ({r}): at least the standard margin" for a, r in sorted(reasons.items())]
+    more = [f"{len(notes) - NAMED} more accounts hold what cannot be valued"] if len(notes) > NAMED else []
+    return np.where(affected, np.maximum(standard - margin, 0.0), 0.0), (*notes[:NAMED], *more)
