@@ -14,7 +14,8 @@ endif
 VENV := .venv
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check --quiet
-# More workers do not help on small machines: compilation already uses more than one thread.
+# More workers do not help on small machines: compilation already uses more than one thread. A file stays with one
+# worker, so that its fixtures and what it traces are made once.
 JOBS ?= 2
 
 help:  ## list the targets
@@ -27,7 +28,7 @@ demo: $(VENV)/.run  ## margin a synthetic book and write its report under build/
 	$(VENV)/bin/pmvar run build/demo/book --out build/demo/run --paths 32768
 
 test: lint  ## lint, then run the test suite (PYTEST_ARGS="-k name" narrows it)
-	$(PY) -m pytest -n $(JOBS) --dist worksteal $(PYTEST_ARGS)
+	$(PY) -m pytest -n $(JOBS) --dist loadfile $(PYTEST_ARGS)
 
 lint: $(VENV)/.dev  ## style, layers, types
 	$(VENV)/bin/ruff check .
