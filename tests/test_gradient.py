@@ -350,9 +350,9 @@ def test_standard_errors_are_what_repetition_shows(
     moving = value.std(axis=0, ddof=1) > 1e-7 * np.abs(value).max(axis=0)
     ratio = np.sqrt(np.mean(error**2, axis=0))[moving] / value.std(axis=0, ddof=1)[moving]
     print(f"{name}: {np.round(np.sort(ratio), 2)}")
-    # 32 seeds know a deviation to 13 %, 20 to 16 %, more of heavy tails: near three of these for a single one. The kernel
-    # estimate of a VaR's gradient does not know the error of its own window: at 102 paths in the tail it is a third
-    # short for some.
+    # 32 seeds know a deviation to 13 %, 20 to 16 %, more of heavy tails: near three of these for a single one. The
+    # kernel estimate of a VaR's gradient does not know the error of its own window: at 102 paths in the tail it is a
+    # third short for some.
     least = 0.55 if name == "value_at_risk gradient" else 0.68
     assert np.all((ratio > least) & (ratio < 1.45))
     assert 0.85 < np.exp(np.mean(np.log(ratio))) < 1.18

@@ -1,0 +1,194 @@
+"""SPAN files: the whole of Takasbank's, recomputed; and every way in which a file can be wrong or hostile."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import sparse
+
+from pmvar.errors import InputError, SecurityError
+from pmvar.io.span_xml import SpanFile, read_span
+from pmvar.methods.span.aggregate import span_margin
+
+FILE = "span/takasbank_20160517_cut.spn"
+
+
+@pytest.fixture(scope="module")
+def takasbank(shared_data: Path) -> SpanFile:
+    """Four combined commodities of 17 May 2016."""
+    if not (shared_data / FILE).is_file():
+        pytest.skip(f"no market data: {FILE} is absent")
+    return read_span(shared_data / FILE)
+
+
+def test_every_array_of_takasbank_is_recomputed(takasbank: SpanFile) -> None:
+    """494 options within 2e-4 of their price scan, 12 futures to the file's single precision, deltas to 2e-4."""
+    is_option = takasbank.contracts.kind != 0
+    assert is_option.sum() == 494
+    loss, delta = takasbank.contracts.arrays(takasbank.parameters.grid)
+    scan = takasbank.contracts.price_scan
+    error = np.abs(loss - takasbank.arrays.loss).max(axis=1)
+    assert np.all(error[is_option] <= 2e-4 * scan[is_option])
+    assert np.all(error[~is_option] <= 1e-6 * scan[~is_option] + 1e-9)
+    # An index itself is not for delivery: the file gives it no delta.
+    traded = is_option | (takasbank.settlement_date != "")
+    np.testing.assert_allclose(delta[traded], takasbank.arrays.delta[traded], atol=2e-4)
+
+
+def test_what_takasbank_says(takasbank: SpanFile) -> None:
+    """Names, ranges, rates and notes, by hand from the file."""
+    p = takasbank.parameters
+    assert [c.name for c in p.commodities] == ["AKBNKE", "GARANE", "XU030", "XU030X"]
+    assert {c.currency for c in p.commodities} == {"TRY"} and p.commodities[0].short_option_minimum == 15.0
+    assert p.commodities[0].spreads[0].rate == 90.0 and [leg.side for leg in p.commodities[0].spreads[0].legs] == [
+        -1,
+        1,
+    ]
+    assert p.grid.weight[15] == 0.32 and p.grid.price[14] == 3.0 and p.source == "TAKASBANK SPAN file of 20160517"
+    assert any("adjRate is not applied" in n for n in p.notes) and any("credits with commodities" in n for n in p.notes)
+    row = list(takasbank.contract_id).index("AKBNKE FUT 201606S0")
+    assert takasbank.contracts.price[row] == 7.6 and takasbank.settlement_date[row] == "20160630"
+
+
+def test_margins_from_the_published_arrays(takasbank: SpanFile) -> None:
+    """Figures of the specification: a covered call, a short straddle, a calendar, an index against another."""
+    names = list(takasbank.contract_id)
+    future = "XU030 FUT 201606S0"
+    held = [
+        {future: 1, "XU030 201606S0 C 86": -1},
+        {"XU030 201606S0 C 96": -1, "XU030 201606S0 P 96": -1},
+        {future: 1, "XU030 FUT 201608S0": -1},
+    ]
+    position = np.zeros((3, len(names)))
+    for row, one in enumerate(held):
+        for name, quantity in one.items():
+            position[row, names.index(name)] = quantity
+    found = span_margin(sparse.csr_array(position), takasbank.arrays, takasbank.parameters)
+    assert [s.label for s in found.steps if s.name == "scan"] == ["#16 price −3 PSR, 32%"] * 2
+    c = [commodity.name for commodity in takasbank.parameters.commodities].index("XU030")
+    minimum = takasbank.parameters.commodities[c].short_option_minimum
+    assert found.risk[0, c] == pytest.approx(max(583.565125, minimum), abs=0.005)
+    assert found.risk[1, c] == pytest.approx(max(756.679291, 2 * minimum), abs=0.005)
+    assert found.risk[2, c] == pytest.approx(955.0)
+
+
+# ---- files that are wrong -------------------------------------------------------------------------------------------
+
+
+def points() -> str:
+    """The standard grid."""
+    rows = []
+    for i, (price, vol) in enumerate([(t, v) for t in (0, 1, -1, 2, -2, 3, -3) for v in (1, -1)] + [(9, 0), (-9, 0)]):
+        paired = i + 1 if i > 13 else (i ^ 1) + 1
+        rows.append(
+            f"<scanPointDef><point>{i + 1}</point>"
+            f"<priceScanDef><numerator>{price}</numerator><denominator>3</denominator></priceScanDef>"
+            f"<volScanDef><numerator>{vol}</numerator><denominator>1</denominator></volScanDef>"
+            f"<weight>{0.32 if i > 13 else 1}</weight><pairedPoint>{paired}</pairedPoint></scanPointDef>"
+        )
+    for p, w in zip(range(-3, 4), (0.037, 0.111, 0.217, 0.27, 0.217, 0.111, 0.037), strict=True):
+        rows.append(
+            f"<deltaPointDef><priceScanDef><numerator>{p}</numerator><denominator>3</denominator></priceScanDef>"
+            f"<weight>{w}</weight></deltaPointDef>"
+        )
+    return f"<pointDef>{''.join(rows)}</pointDef>"
+
+
+ARRAY = "<ra>" + "<a>1.5</a>" * 16 + "<d>0.5</d></ra>"
+SOUND = f"""<?xml version="1.0"?>
+<spanFile><pointInTime><date>20240102</date><clearingOrg><ec>X</ec>{points()}
+<ccDef><cc>A</cc><currency>USD</currency><riskExponent>0</riskExponent><somMeth>MAX</somMeth>
+<pfLink><pfType>PHY</pfType><pfId>1</pfId><sc>1</sc></pfLink><pfLink><pfType>OOP</pfType><pfId>2</pfId><sc>1</sc></pfLink>
+<somTiers><tier><tn>0</tn><rate><val>2.5</val></rate></tier></somTiers>
+<dSpread><spread>1</spread><chargeMeth>F</chargeMeth><rate><val>7</val></rate>
+<tLeg><cc>A</cc><tn>0</tn><rs>A</rs><i>1</i></tLeg><tLeg><cc>A</cc><tn>0</tn><rs>B</rs><i>1</i></tLeg></dSpread></ccDef>
+<exchange><phyPf><pfId>1</pfId><pfCode>A</pfCode><phy><cId>9</cId><pe>0S</pe><p>50</p><cvf>10</cvf><sc>1</sc>
+<scanRate><priceScan>4</priceScan></scanRate>{ARRAY}</phy></phyPf>
+<oopPf><pfId>2</pfId><pfCode>A</pfCode><exercise>EURO</exercise><series><pe>202403</pe><setlDate>20240315</setlDate>
+<t>0.2</t><svf>10</svf><sc>1</sc><undC><pfId>1</pfId><cId>9</cId></undC><intrRate><val>0.05</val></intrRate>
+<divRate><val>0</val></divRate><scanRate><priceScan>4</priceScan><volScanPct>0.25</volScanPct></scanRate>
+<opt><cId>1</cId><o>C</o><k>55</k><p>1.25</p><v>0.3</v>{ARRAY}</opt></series></oopPf></exchange>
+</clearingOrg></pointInTime></spanFile>
+"""
+
+
+def read(tmp_path: Path, text: str) -> SpanFile:
+    file = tmp_path / "x.spn"
+    file.write_text(text, encoding="utf-8")
+    return read_span(file)
+
+
+def test_a_small_file(tmp_path: Path) -> None:
+    """Read to the last number."""
+    found = read(tmp_path, SOUND)
+    assert list(found.contract_id) == ["A PHY 0S", "A 202403 C 55"] and list(found.underlying_id) == ["A PHY 0S"] * 2
+    assert found.contracts.price.tolist() == [50, 50] and found.contracts.rate[1] == 0.05
+    assert found.arrays.value[1] == 12.5 and found.arrays.delta[1] == 0.5 and np.all(found.arrays.loss == 1.5)
+    assert found.parameters.commodities[0].short_option_method == "MAX"
+
+
+@pytest.mark.parametrize(
+    ("was", "put", "message"),
+    [
+        ("<date>20240102</date>", "<date>20241332</date>", "pointInTime/date.*20241332.*YYYYMMDD"),
+        ("<date>20240102</date>", "", "pointInTime/date"),
+        (ARRAY, ARRAY.replace("<a>1.5</a>", "", 1), "ra '15': has 16 values"),
+        ("<a>1.5</a>", "<a>NaN</a>", "ra.*NaN.*plain decimal number"),
+        ("<a>1.5</a>", "<a>1,5</a>", "1,5"),
+        ("<k>55</k>", "", "oopPf A 202403/k.*0 times"),
+        ("<k>55</k>", "<k>-55</k>", "'-55'.*at least"),
+        ("<v>0.3</v>", "<v>-0.3</v>", "at least 0"),
+        ("<o>C</o>", "<o>X</o>", "must be C or P"),
+        ("<setlDate>20240315</setlDate>", "<setlDate>soon</setlDate>", "soon"),
+        ("<exercise>EURO</exercise>", "<exercise>AMER</exercise>", "only EURO"),
+        ("<riskExponent>0</riskExponent>", "<riskExponent>2</riskExponent>", "riskExponent.*only 0"),
+        ("<somMeth>MAX</somMeth>", "<somMeth>NET</somMeth>", "GROSS, MAX"),
+        ("<chargeMeth>F</chargeMeth>", "<chargeMeth>P</chargeMeth>", "only F"),
+        ("<tn>0</tn><rs>A</rs>", "<tn>3</tn><rs>A</rs>", "tiers by month"),
+        ("<rs>A</rs>", "<rs>C</rs>", "must be A or B"),
+        ("<pfLink><pfType>OOP</pfType><pfId>2</pfId><sc>1</sc></pfLink>", "", "no combined commodity"),
+        ("<undC><pfId>1</pfId><cId>9</cId></undC>", "<undC><pfId>1</pfId><cId>8</cId></undC>", "underlying is not in"),
+        ("<pairedPoint>2</pairedPoint>", "<pairedPoint>17</pairedPoint>", "each paired"),
+        ("<scanPointDef><point>1</point>", "<other><point>1</point>", "not well-formed|16 scan points"),
+        ("</spanFile>", "", "not well-formed"),
+        ("<ec>X</ec>", "<ec>X</ec><oofPf><pfId>1</pfId></oofPf>", "options on futures"),
+        ("<somMeth>MAX</somMeth>", "<somMeth>MAX</somMeth><spotRate><r>1</r></spotRate>", "spot month rates"),
+    ],
+)
+def test_what_is_wrong_is_named(tmp_path: Path, was: str, put: str, message: str) -> None:
+    """File, element, value, rule: exit code 3, and never a margin without the part."""
+    assert was in SOUND
+    with pytest.raises(InputError, match=message) as refused:
+        read(tmp_path, SOUND.replace(was, put, 1))
+    assert "x.spn" in str(refused.value)
+
+
+def test_all_that_is_wrong_is_told_at_once(tmp_path: Path) -> None:
+    """Three faults, three problems."""
+    text = SOUND.replace("<v>0.3</v>", "<v>x</v>").replace("<t>0.2</t>", "").replace("<p>50</p>", "<p>1_0</p>")
+    with pytest.raises(InputError) as refused:
+        read(tmp_path, text)
+    assert len(refused.value.problems) == 3
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '<!DOCTYPE x [<!ENTITY a "b"><!ENTITY c "&a;&a;">]>',
+        '<!DOCTYPE x SYSTEM "file:///etc/passwd">',
+        '<!DOCTYPE x [<!ENTITY a SYSTEM "file:///etc/passwd">]>',
+    ],
+)
+def test_no_entity_is_ever_expanded(tmp_path: Path, text: str) -> None:
+    """Billion laughs, external entities, any DTD: exit code 8."""
+    with pytest.raises(SecurityError, match="no DTD"):
+        read(tmp_path, re.sub(r"(<\?xml.*?\?>)", rf"\1{text}", SOUND, count=1))
+
+
+def test_deep_nesting_is_refused(tmp_path: Path) -> None:
+    """Before it fills the stack."""
+    with pytest.raises(SecurityError, match="nest deeper"):
+        read(tmp_path, "<spanFile>" + "<a>" * 5000 + "</a>" * 5000 + "</spanFile>")
