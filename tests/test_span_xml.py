@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from scipy import sparse
 
-from pmvar.errors import InputError, SecurityError
+from pmvar.errors import InputError, SecurityError, UsageError
+from pmvar.io.book import load_book
+from pmvar.io.import_span import import_span
+from pmvar.io.populate import populate as generate
 from pmvar.io.span_xml import SpanFile, read_span
 from pmvar.methods.span.aggregate import span_margin
+from pmvar.methods.span.published import published_span
+from pmvar.valuation.today import values_and_greeks
+from tests.markets import carry_curve, flat_rate, flat_vol, instrument, portfolio, snapshot, table
 
 FILE = "span/takasbank_20160517_cut.spn"
 
@@ -192,3 +199,53 @@ def test_deep_nesting_is_refused(tmp_path: Path) -> None:
     """Before it fills the stack."""
     with pytest.raises(SecurityError, match="nest deeper"):
         read(tmp_path, "<spanFile>" + "<a>" * 5000 + "</a>" * 5000 + "</spanFile>")
+
+
+# ---- a book of it ---------------------------------------------------------------------------------------------------
+
+
+def test_a_book_of_takasbank(takasbank: SpanFile, shared_data: Path, tmp_path: Path) -> None:
+    """It loads; options are worth what SPAN's model says; margins by the published arrays and by our own agree."""
+    summary = import_span(shared_data / FILE, tmp_path / "book")
+    assert any("assumed" in n for n in summary.notes)
+    generate(tmp_path / "book", n_accounts=30, seed=3)
+    book = load_book(tmp_path / "book")
+    assert book.market.base_currency == "TRY"
+    table = book.portfolio.instruments
+    priced = np.flatnonzero(table.kind == "option")
+    value, _ = values_and_greeks(table.take(priced), book.market)
+    row = [list(takasbank.contract_id).index(name) for name in table.instrument_id[priced]]
+    c = takasbank.contracts
+    at = c.price[row] * np.exp((c.rate[row] - c.dividend[row]) * c.time[row])
+    out = np.where(c.kind[row] > 0, c.strike[row] >= at, c.strike[row] < at)
+    own = c.multiplier[row] * np.asarray(c._value(c.price[:, None], c.vol[:, None], c.time[:, None]))[row, 0]
+    # In the money the vol is that of the other right, where the file gives two. A future's price is its own.
+    error = np.abs(value - own)[out] / c.price_scan[row][out]
+    assert np.median(error) < 1e-3 and np.percentile(error, 90) < 0.03
+
+    published = published_span(takasbank.contract_id, takasbank.arrays, takasbank.parameters, book.market)
+    loss, delta = takasbank.contracts.arrays(takasbank.parameters.grid)
+    again = replace(takasbank.arrays, loss=loss, delta=np.where(takasbank.arrays.delta == 0, 0.0, delta))
+    recomputed = published_span(takasbank.contract_id, again, takasbank.parameters, book.market)
+    one, other = published(book.portfolio), recomputed(book.portfolio)
+    assert np.all(one.initial > 0) and np.all(np.isfinite(one.initial))
+    np.testing.assert_allclose(other.initial, one.initial, rtol=5e-3)
+    total = np.zeros(len(one.initial))
+    np.add.at(total, [s.account for s in one.steps], [s.amount for s in one.steps])
+    np.testing.assert_allclose(total, one.initial, rtol=1e-9)
+
+
+def test_what_the_file_does_not_list_falls_back(tmp_path: Path) -> None:
+    """At least the standard margin, named; a file in another currency is refused."""
+    found = read(tmp_path, SOUND)
+    market = snapshot({"A": (50.0, "USD")}, discounts={"USD": flat_rate(0.05)}, forwards={"A": carry_curve(50.0, 0.05)},
+                      vols={"A": flat_vol(0.3)})  # fmt: skip
+    rows = table([instrument("A PHY 0S", "spot", "A", size=10.0), instrument("B-PERP", "perpetual", "A")])
+    margin = published_span(found.contract_id, found.arrays, found.parameters, market)(
+        portfolio(rows, {"known": {"A PHY 0S": 2.0}, "other": {"B-PERP": 3.0}})
+    )
+    assert margin.initial[0] == 3.0 and margin.initial[1] == pytest.approx(0.15 * 150)
+    assert any("B-PERP is not in the SPAN file" in n for n in margin.notes)
+    with pytest.raises(UsageError, match="USD, the book in EUR"):
+        published_span(found.contract_id, found.arrays, found.parameters, replace(market, base_currency="EUR", asset=(),
+                       spot=np.zeros(0), quote_currency=(), haircut=np.zeros(0)))  # fmt: skip

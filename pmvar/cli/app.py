@@ -85,6 +85,16 @@ def cboe(chain: Chain, out: BookOut) -> None:
     _print_summary(import_cboe(chain, out=out), then=POSITIONS_NEXT)
 
 
+@importers.command()
+def span(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="SPAN risk parameter file (XML, .spn).")], out: BookOut
+) -> None:
+    """Futures, options, prices and vols of a SPAN file."""
+    from pmvar.io.import_span import import_span
+
+    _print_summary(import_span(file, out=out), then=POSITIONS_NEXT)
+
+
 @app.command()
 def populate(
     book: BookFolder,

@@ -48,7 +48,7 @@ class SpanFile:
     contract_id: np.ndarray
     """Strings: `XU030 201606 C 86`; futures and physicals without right and strike."""
     underlying_id: np.ndarray
-    """The contract that an option is on; its own id otherwise."""
+    """The contract that an option or future is on; its own id otherwise."""
     settlement_date: np.ndarray
     """YYYYMMDD, "" for a physical."""
     contracts: SpanContracts
@@ -238,10 +238,10 @@ class _Reader:
             }  # fmt: skip
             settles = self.date(self.text(item, "setlDate", where), f"{where}/setlDate") if kind == "FUT" else ""
             key = family, self.text(item, "cId", where)
-            self._add(
-                item,
-                _Contract(f"{code} {kind} {month}", (kind, family), key, None, month, settles, 0, numbers, [], 0.0),
-            )
+            own = [(item.findtext("undC/pfId") or "").strip(), (item.findtext("undC/cId") or "").strip()]
+            name = f"{code} {kind} {month}"
+            on = (own[0], own[1]) if all(own) else None
+            self._add(item, _Contract(name, (kind, family), key, on, month, settles, 0, numbers, [], 0.0))
 
     def _series(self, series: Any, code: str, family: str) -> None:
         where = f"oopPf {code} {series.findtext('pe')}"
@@ -351,7 +351,7 @@ def _assembled(reader: _Reader, head: dict[str, str]) -> SpanFile:
                 reader.refuse(
                     contract.name, "its underlying is not in the file", "add it", " ".join(contract.underlying)
                 )
-            else:
+            elif contract.kind:
                 contract.numbers["price"] = by_key[contract.underlying].numbers["price"]
     reader.problems.raise_any()
 

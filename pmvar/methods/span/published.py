@@ -1,0 +1,60 @@
+"""SPAN by a file's own risk arrays: margins of positions in the contracts that the file lists."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy import sparse
+
+from pmvar.errors import UsageError
+from pmvar.market.snapshot import MarketSnapshot
+from pmvar.methods.fallback import at_least_standard, unpriceable
+from pmvar.methods.result import Method, MethodMargin, Step
+from pmvar.methods.span.aggregate import span_margin
+from pmvar.methods.span.arrays import SpanArrays
+from pmvar.methods.span.parameters import SpanParameters
+from pmvar.portfolio import Portfolio
+from pmvar.types import Kind
+from pmvar.valuation.today import values_and_greeks
+
+
+def published_span(
+    contract_id: np.ndarray, arrays: SpanArrays, parameters: SpanParameters, market: MarketSnapshot
+) -> Method:
+    """SPAN with published arrays; positions are matched by instrument id, and amounts are in base currency.
+
+    What the file does not list counts as what cannot be valued: at least the standard margin. Raises UsageError if a
+    commodity's currency is not the base currency.
+    """
+    other = sorted({c.currency for c in parameters.commodities} - {market.base_currency})
+    if other:
+        raise UsageError(f"the SPAN file is in {', '.join(other)}, the book in {market.base_currency}")
+    place = {str(name): i for i, name in enumerate(contract_id)}
+
+    def margin(portfolio: Portfolio) -> MethodMargin:
+        table = portfolio.instruments
+        row = np.array([place.get(str(name), -1) for name in table.instrument_id], dtype=np.int64)
+        held = sparse.csr_array(portfolio.quantity[:, row >= 0])
+        own = row[row >= 0]
+        taken = SpanArrays(*(column[own] for column in _columns(arrays)))
+        found = span_margin(held, taken, parameters)
+        unknown = unpriceable(table, market)
+        sound = np.array([i for i in range(len(table)) if i not in unknown], dtype=np.int64)
+        value = np.full(len(table), np.nan)
+        value[sound] = values_and_greeks(table.take(sound), market)[0] if len(sound) else []
+        missing = {
+            i: unknown.get(i, f"{table.instrument_id[i]} is not in the SPAN file")
+            for i in np.flatnonzero((row < 0) & (table.kind != Kind.CASH)).tolist()
+        }
+        extra, notes = at_least_standard(portfolio, market, value, missing, found.initial)
+        steps = (Step(int(a), "", "fallback", "standard margin", float(extra[a])) for a in np.flatnonzero(extra))
+        return MethodMargin(
+            "span", parameters.source, found.initial + extra, found.maintenance + extra,
+            tuple(sorted((*found.steps, *steps), key=lambda s: (s.account, s.group))),
+            (*parameters.notes, "balances are not scanned", *notes),
+        )  # fmt: skip
+
+    return margin
+
+
+def _columns(arrays: SpanArrays) -> tuple[np.ndarray, ...]:
+    return arrays.commodity, arrays.month, arrays.kind, arrays.loss, arrays.delta, arrays.value, arrays.count
