@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from pmvar.engine import half_of_memory, margin_report
-from pmvar.methods.comparison import comparison_tables, monte_carlo, strategy_table
+from pmvar.methods.comparison import comparison_tables, gross, monte_carlo, strategy_table
 from pmvar.methods.result import Method, MethodMargin
 from pmvar.methods.strategies import strategies
 from pmvar.portfolio import Portfolio
@@ -65,7 +65,7 @@ def _measured(
     report = margin_report(pnl, portfolio, rules, greeks=False, memory_bytes=memory)
     live = np.flatnonzero(report.tables["margins"]["status"] != Status.WITHHELD)
     store = TileStore(pnl, memory_bytes=memory)
-    found = [monte_carlo(report), *(method(portfolio) for method in methods)]
+    found = [monte_carlo(report), gross(report), *(method(portfolio) for method in methods)]
     return report, found, store, list(account_blocks(portfolio.quantity, live))
 
 

@@ -168,7 +168,7 @@ def test_the_yardstick_measures_itself(compared: ComparisonReport) -> None:
     positive = own & (flat["expected_shortfall"] > 0)
     np.testing.assert_allclose(flat["ratio"][positive], 1.0, rtol=1e-12)
     assert np.all((flat["breach_probability"][positive] > 0) & (flat["breach_probability"][positive] < 0.01))
-    assert list(flat["verdict"][flat["account_id"] == "lost"]) == ["WITHHELD"] * 2
+    assert list(flat["verdict"][flat["account_id"] == "lost"]) == ["WITHHELD"] * 3
     assert compared.tables["methods"]["distance"][0] == pytest.approx(0, abs=1e-12)
 
 

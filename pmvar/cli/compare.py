@@ -21,8 +21,6 @@ def compare_book(
     begun = time.perf_counter()
     check_writable(out)
     loaded = load_book(book, overrides=overrides)
-    chosen = methods_named(methods, loaded.market, loaded.model)
-
     import pmvar
 
     keep_compiled()
@@ -30,6 +28,7 @@ def compare_book(
     scenarios = pmvar.simulate(
         loaded.model, loaded.market, seed=s.seed, n_scenarios=s.scenarios, horizon=s.horizon, sampling=s.sampling
     )
+    chosen = methods_named(methods, loaded.market, loaded.model, scenarios)
     pnl = pmvar.reprice(loaded.portfolio, loaded.market, scenarios, precision=s.precision)
     report = pmvar.compare(pnl, loaded.portfolio, loaded.rules, chosen, notes=loaded.flags)
     report.write(out, inputs=loaded.input_hashes, book=book, table_format=table_format)
@@ -37,7 +36,7 @@ def compare_book(
     rows = zip(*(report.tables["methods"][c] for c in shown), strict=True)
     seconds = time.perf_counter() - begun
     return "\n".join([
-        f"{loaded.portfolio.n_accounts:,} accounts under {len(chosen) + 1} methods in {seconds:.1f} s",
+        f"{loaded.portfolio.n_accounts:,} accounts under {len(chosen) + 2} methods in {seconds:.1f} s",
         f"{'method':<12}{'total margin':>18}{'median / ES':>13}{'rank corr.':>12}{'below VaR':>11}",
         *(f"{m:<12}{total:>18,.0f}{ratio:>13.2f}{rank:>12.2f}{under:>11,.0f}" for m, total, ratio, rank, under in rows),
         f"report: {Path(out) / 'report.html'}",

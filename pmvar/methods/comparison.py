@@ -14,7 +14,8 @@ from pmvar.risk.exceedance import Exceedance
 from pmvar.risk.result import Columns, MarginResult
 from pmvar.types import Status
 
-MONTE_CARLO = "mc"
+MONTE_CARLO, GROSS = "mc", "gross"
+"""The yardstick, and the sum of what it asks of each position alone."""
 
 TABLES: Mapping[str, tuple[str, ...]] = {
     "comparison": (
@@ -74,6 +75,15 @@ def monte_carlo(result: MarginResult) -> MethodMargin:
         margins["maintenance_margin"],
         tuple(sorted(steps, key=lambda s: (s.account, s.group))),
     )
+
+
+def gross(result: MarginResult) -> MethodMargin:
+    """Every position alone under the Monte Carlo: what no netting at all would ask."""
+    margins = result.tables["margins"]
+    alone = margins["isolated_margin"]
+    ratio = float(result.settings["maintenance_ratio"])
+    steps = tuple(Step(int(a), "", "positions", "each alone", float(alone[a])) for a in np.flatnonzero(alone))
+    return MethodMargin(GROSS, "Monte Carlo, every position and balance alone", alone, ratio * alone, steps)
 
 
 def comparison_tables(

@@ -13,7 +13,9 @@ from pmvar.market.snapshot import MarketSnapshot
 from pmvar.methods.standard import standard_margin
 from pmvar.portfolio import Portfolio
 from pmvar.valuation.plan import missing_today
+from pmvar.valuation.today import Moves, terms_today, values_under
 
+STILL = Moves(0.0, 0.0, 0.0, 0.0, 0.0)
 NAMED = 20
 """Accounts that a note names; the others are counted."""
 
@@ -21,6 +23,18 @@ NAMED = 20
 def unpriceable(instruments: Instruments, market: MarketSnapshot) -> dict[int, str]:
     """Row -> reason, of instruments that the market cannot value today."""
     return {i: reason for i in range(len(instruments)) if (reason := missing_today(instruments, i, market))}
+
+
+def value_today(
+    instruments: Instruments, market: MarketSnapshot, missing: Mapping[int, str]
+) -> Float[np.ndarray, " instrument"]:
+    """Value of one contract in base currency, NaN for those in `missing`."""
+    sound = np.array([i for i in range(len(instruments)) if i not in missing], dtype=np.int64)
+    value = np.full(len(instruments), np.nan)
+    if len(sound):
+        some = instruments.take(sound)
+        value[sound] = values_under(some, terms_today(some, market), STILL)[:, 0]
+    return value
 
 
 def at_least_standard(

@@ -18,7 +18,7 @@ from jaxtyping import Float
 from pmvar.errors import UsageError
 from pmvar.instruments import Instruments
 from pmvar.market.snapshot import MarketSnapshot
-from pmvar.methods.fallback import at_least_standard, unpriceable
+from pmvar.methods.fallback import STILL, at_least_standard, unpriceable, value_today
 from pmvar.methods.result import Method, MethodMargin, Step
 from pmvar.methods.span.aggregate import span_margin
 from pmvar.methods.span.arrays import AGEING, SpanArrays
@@ -74,13 +74,12 @@ def default_span(
         for i in range(len(table)):
             if table.kind[i] != Kind.CASH and factor_name(table.underlying[i], FactorKind.SPOT) not in known:
                 missing.setdefault(i, f"the model has no factor {factor_name(table.underlying[i], FactorKind.SPOT)}")
-        sound = np.array([i for i in range(len(table)) if i not in missing], dtype=np.int64)
-        terms, value = terms_today(table.take(sound), market), np.full(len(table), np.nan)
-        value[sound] = values_under(table.take(sound), terms, Moves(0.0, 0.0, 0.0, 0.0, 0.0))[:, 0]
-        kept = np.flatnonzero(table.kind[sound] != Kind.CASH)
-        rows = sound[kept]
-        some = Terms(*(t[kept] for t in terms))
-        arrays, parameters = _arrays(table.take(rows), some, market, model, scenarios, given)
+        value = value_today(table, market, missing)
+        rows = np.array(
+            [i for i in range(len(table)) if i not in missing and table.kind[i] != Kind.CASH], dtype=np.int64
+        )
+        some = table.take(rows)
+        arrays, parameters = _arrays(some, terms_today(some, market), market, model, scenarios, given)
         found = span_margin(portfolio.quantity[:, rows], arrays, parameters)
         debt = np.asarray((-portfolio.quantity).maximum(0) @ _debt_rate(table, market, value))
         extra, notes = at_least_standard(portfolio, market, value, missing, found.initial + debt)
@@ -153,7 +152,7 @@ def _arrays(
         shift = np.asarray(terms.vol)[:, None] * np.maximum(vol_move, -1.0)
         return values_under(instruments, terms, Moves(log, linked[:, None] * log, shift, 0.0, clock))
 
-    now = values_under(instruments, terms, Moves(0.0, 0.0, 0.0, 0.0, 0.0))
+    now = values_under(instruments, terms, STILL)
     grid: SpanGrid = STANDARD
     moved = values(grid.price * price[:, None], grid.vol * vol[:, None])
     at = grid.delta_price * price[:, None]

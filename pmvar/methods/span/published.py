@@ -7,14 +7,13 @@ from scipy import sparse
 
 from pmvar.errors import UsageError
 from pmvar.market.snapshot import MarketSnapshot
-from pmvar.methods.fallback import at_least_standard, unpriceable
+from pmvar.methods.fallback import at_least_standard, unpriceable, value_today
 from pmvar.methods.result import Method, MethodMargin, Step
 from pmvar.methods.span.aggregate import span_margin
 from pmvar.methods.span.arrays import SpanArrays
 from pmvar.methods.span.parameters import SpanParameters
 from pmvar.portfolio import Portfolio
 from pmvar.types import Kind
-from pmvar.valuation.today import values_and_greeks
 
 
 def published_span(
@@ -38,9 +37,7 @@ def published_span(
         taken = SpanArrays(*(column[own] for column in _columns(arrays)))
         found = span_margin(held, taken, parameters)
         unknown = unpriceable(table, market)
-        sound = np.array([i for i in range(len(table)) if i not in unknown], dtype=np.int64)
-        value = np.full(len(table), np.nan)
-        value[sound] = values_and_greeks(table.take(sound), market)[0] if len(sound) else []
+        value = value_today(table, market, unknown)
         missing = {
             i: unknown.get(i, f"{table.instrument_id[i]} is not in the SPAN file")
             for i in np.flatnonzero((row < 0) & (table.kind != Kind.CASH)).tolist()
