@@ -50,9 +50,8 @@ def test_exceedance_is_a_weighted_share_and_mean() -> None:
     for m, limits in enumerate(margin):
         over = loss - limits[:, None]
         probability = ((over > 0) * drawn.weight).mean(axis=1)
-        # Single precision may put a scenario that stands at the margin on its other side.
-        np.testing.assert_allclose(found.probability[m], probability, atol=2 * drawn.weight.max() / drawn.n_scenarios)
-        np.testing.assert_allclose(found.uncovered[m], (np.maximum(over, 0) * drawn.weight).mean(axis=1), rtol=2e-4)
+        np.testing.assert_allclose(found.probability[m], probability, rtol=1e-9)
+        np.testing.assert_allclose(found.uncovered[m], (np.maximum(over, 0) * drawn.weight).mean(axis=1), rtol=1e-6)
     assert not found.probability[3].any() and np.all(found.probability[0] > 0.2)
     # Of an account nothing depends on the others.
     few = exceedance(list(account_blocks(portfolio.quantity, np.array([2, 7]))), store, margin)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +14,14 @@ from pmvar.errors import InputError, SecurityError, UsageError
 from pmvar.io.book import load_book
 from pmvar.io.import_span import import_span
 from pmvar.io.populate import populate as generate
+from pmvar.io.span_write import write_span
 from pmvar.io.span_xml import SpanFile, read_span
 from pmvar.methods.span.aggregate import span_margin
+from pmvar.methods.span.arrays import SpanArrays
+from pmvar.methods.span.default import default_arrays
 from pmvar.methods.span.published import published_span
 from pmvar.valuation.today import values_and_greeks
+from tests.engines import hold, mixed_market, mixed_model, random_rows, scenarios
 from tests.markets import carry_curve, flat_rate, flat_vol, instrument, portfolio, snapshot, table
 
 FILE = "span/takasbank_20160517_cut.spn"
@@ -249,3 +253,29 @@ def test_what_the_file_does_not_list_falls_back(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="USD, the book in EUR"):
         published_span(found.contract_id, found.arrays, found.parameters, replace(market, base_currency="EUR", asset=(),
                        spot=np.zeros(0), quote_currency=(), haircut=np.zeros(0)))  # fmt: skip
+
+
+def test_our_own_arrays_are_read_back(tmp_path: Path) -> None:
+    """Every digit of arrays, deltas and values; margins by the file are those of the method that wrote it."""
+    market, model = mixed_market(), mixed_model()
+    drawn = scenarios(market)
+    held, _ = random_rows(25, 2)
+    book = hold(held)
+    arrays, parameters = default_arrays(book.instruments, market, model, drawn)
+    found = read_span(write_span(tmp_path / "own.spn", book.instruments, market, arrays, parameters))
+
+    place = [list(found.number).index(name) for name in book.instruments.instrument_id]
+    assert len(set(place)) == len(place) > 100
+    for name in ("commodity", "kind", "loss", "delta"):
+        np.testing.assert_array_equal(getattr(found.arrays, name)[place], getattr(arrays, name), err_msg=name)
+    np.testing.assert_allclose(found.arrays.value[place], arrays.value, rtol=1e-12)
+    # The short option minimum of a file counts contracts, ours units.
+    ours = replace(arrays, count=np.ones(len(place)))
+    one = span_margin(book.quantity, ours, parameters)
+    other = span_margin(book.quantity, replace_rows(found, place), found.parameters)
+    np.testing.assert_allclose(other.initial, one.initial, rtol=1e-12)
+
+
+def replace_rows(found: SpanFile, place: list[int]) -> SpanArrays:
+    """The arrays of the contracts at `place`."""
+    return SpanArrays(*(getattr(found.arrays, f.name)[place] for f in fields(SpanArrays)))

@@ -210,6 +210,18 @@ def compare(
     typer.echo(compare_book(book, out, methods=methods.split(","), overrides=overrides, table_format=str(table_format)))
 
 
+@app.command(name="span-arrays")
+def span_arrays(
+    book: BookFolder,
+    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="SPAN file (XML) to write.")],
+    paths: Annotated[int | None, typer.Option(help="Scenarios that the scan ranges are quantiles of.")] = None,
+) -> None:
+    """Risk arrays of a book by pmvar's own pricer, as a SPAN file."""
+    from pmvar.cli.compare import write_arrays
+
+    typer.echo(write_arrays(book, out, overrides={"scenarios": paths}))
+
+
 @app.command()
 def explain(
     run: RunFolder,

@@ -41,3 +41,29 @@ def compare_book(
         *(f"{m:<12}{total:>18,.0f}{ratio:>13.2f}{rank:>12.2f}{under:>11,.0f}" for m, total, ratio, rank, under in rows),
         f"report: {Path(out) / 'report.html'}",
     ])  # fmt: skip
+
+
+def write_arrays(book: Path, out: Path, *, overrides: Mapping[str, Any]) -> str:
+    """Write the risk arrays of `book`'s instruments to the SPAN file `out`; returns what to print."""
+    import numpy as np
+
+    import pmvar
+    from pmvar.io.book import load_book
+    from pmvar.io.span_write import write_span
+    from pmvar.methods.fallback import unpriceable
+    from pmvar.methods.span.default import default_arrays
+    from pmvar.types import Kind
+
+    loaded = load_book(book, overrides=overrides)
+    keep_compiled()
+    s, table = loaded.settings, loaded.portfolio.instruments
+    missing = unpriceable(table, loaded.market)
+    rows = [i for i in range(len(table)) if i not in missing and table.kind[i] != Kind.CASH]
+    some = table.take(np.array(rows, dtype=np.int64))
+    scenarios = pmvar.simulate(
+        loaded.model, loaded.market, seed=s.seed, n_scenarios=s.scenarios, horizon=s.horizon, sampling=s.sampling
+    )
+    arrays, parameters = default_arrays(some, loaded.market, loaded.model, scenarios)
+    write_span(out, some, loaded.market, arrays, parameters)
+    left = f"; {len(missing)} that the market cannot value are left out" if missing else ""
+    return f"{out}: {len(some):,} risk arrays of {len(parameters.commodities)} underlyings{left}"

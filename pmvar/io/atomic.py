@@ -65,6 +65,28 @@ def whole_folder(path: str | Path, *, marker: str) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+@contextmanager
+def whole_file(path: str | Path) -> Iterator[Path]:
+    """A temporary sibling of the file `path`, which takes its place once the block ends without error.
+
+    Raises UsageError where nothing can be written, ResourceError if the disk is full or fails.
+    """
+    target = Path(path).resolve()
+    temporary = target.with_name(f".{target.name}.{os.getpid()}")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        sync(temporary)
+        os.replace(temporary, target)
+        sync(target.parent)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
+            raise ResourceError(f"{target} could not be written: {error.strerror}") from error
+        raise UsageError(f"{target} cannot be written: {error.strerror or error}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
 def _put(temporary: Path, target: Path) -> None:
     """Make `temporary` the new `target`; an old one ends up at `temporary`."""
     if not target.exists():

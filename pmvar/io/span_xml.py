@@ -47,6 +47,8 @@ class SpanFile:
     organisation: str
     contract_id: np.ndarray
     """Strings: `XU030 201606 C 86`; futures and physicals without right and strike."""
+    number: np.ndarray
+    """The file's own ids of contracts (`cId`)."""
     underlying_id: np.ndarray
     """The contract that an option or future is on; its own id otherwise."""
     settlement_date: np.ndarray
@@ -394,7 +396,7 @@ def _assembled(reader: _Reader, head: dict[str, str]) -> SpanFile:
     parameters = SpanParameters(reader.grid, commodities, credits, f"{name} SPAN file of {day}", tuple(reader.notes))
     on = [by_key[c.underlying].name if c.underlying else c.name for c in reader.contracts]
     return SpanFile(
-        day, name, _texts([c.name for c in reader.contracts]), _texts(on),
+        day, name, _texts([c.name for c in reader.contracts]), _texts([c.key[1] for c in reader.contracts]), _texts(on),
         _texts([c.settles for c in reader.contracts]), contracts, arrays, parameters,
     )  # fmt: skip
 

@@ -12,6 +12,9 @@ from pmvar.risk.accounts import AccountBlock, block_loss
 from pmvar.risk.selection import ROWS, in_threads
 from pmvar.valuation.store import TileStore
 
+ROUNDING = 1e-9
+"""Of a margin: losses are added up in double precision, and ES in another order."""
+
 
 class Exceedance(NamedTuple):
     """Of each margin of each account; zero for accounts in no block."""
@@ -29,12 +32,13 @@ def exceedance(
     weight, n = store.pnl.scenarios.weight, store.n_scenarios
     found = Exceedance(np.zeros(margin.shape), np.zeros(margin.shape))
     for block in blocks:
-        loss = block_loss(block, store)
+        loss = block_loss(block, store, dtype=np.dtype(np.float64))
 
         def beyond(rows: slice, block: AccountBlock = block, loss=loss) -> None:
             own, account = loss[rows], block.account[rows]
             for method, limits in enumerate(margin[:, account]):
-                over = np.maximum(own - limits[:, None], 0.0)
+                # A bounded loss that is the margin does not exceed it by its rounding.
+                over = np.maximum(own - (limits + ROUNDING * np.abs(limits))[:, None], 0.0)
                 # One product for all rows would round a row by how many others stand beside it.
                 found.probability[method, account] = [(weight * (o > 0)).sum() / n for o in over]
                 found.uncovered[method, account] = [(weight * o).sum() / n for o in over]

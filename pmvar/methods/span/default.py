@@ -28,7 +28,7 @@ from pmvar.models.specification import ModelSpecification
 from pmvar.portfolio import Portfolio
 from pmvar.scenarios.scenario_set import ScenarioSet
 from pmvar.types import DAY, FactorKind, Kind, factor_name
-from pmvar.valuation.today import Moves, Terms, terms_today, values_under
+from pmvar.valuation.today import Moves, terms_today, values_under
 
 LEAST_PRICE = 1e-3
 """Of today's: no scan range moves a price further down."""
@@ -79,7 +79,7 @@ def default_span(
             [i for i in range(len(table)) if i not in missing and table.kind[i] != Kind.CASH], dtype=np.int64
         )
         some = table.take(rows)
-        arrays, parameters = _arrays(some, terms_today(some, market), market, model, scenarios, given)
+        arrays, parameters = default_arrays(some, market, model, scenarios, given)
         found = span_margin(portfolio.quantity[:, rows], arrays, parameters)
         debt = np.asarray((-portfolio.quantity).maximum(0) @ _debt_rate(table, market, value))
         extra, notes = at_least_standard(portfolio, market, value, missing, found.initial + debt)
@@ -133,11 +133,15 @@ def _ranges(market: MarketSnapshot, scenarios: ScenarioSet, rules: SpanDefault) 
     return ", ".join(f"{u} {scan_ranges(scenarios, u, rules.scan_quantile).price:.1%}" for u in known)
 
 
-def _arrays(
-    instruments: Instruments, terms: Terms, market: MarketSnapshot, model: ModelSpecification, scenarios: ScenarioSet,
-    rules: SpanDefault,
-) -> tuple[SpanArrays, SpanParameters]:  # fmt: skip
-    """Risk arrays and parameters of instruments that have a price and a factor."""
+def default_arrays(
+    instruments: Instruments,
+    market: MarketSnapshot,
+    model: ModelSpecification,
+    scenarios: ScenarioSet,
+    rules: SpanDefault | None = None,
+) -> tuple[SpanArrays, SpanParameters]:
+    """Risk arrays and parameters of instruments that have a price and a factor, balances apart; base currency."""
+    rules, terms = rules or span_default(), terms_today(instruments, market)
     names = sorted(set(map(str, instruments.underlying)))
     ranges = [scan_ranges(scenarios, u, rules.scan_quantile) for u in names]
     commodity = np.array([names.index(str(u)) for u in instruments.underlying], dtype=np.int64)
