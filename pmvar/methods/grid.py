@@ -21,6 +21,9 @@ from pmvar.valuation.plan import missing_today
 NAMED = 20
 """Accounts that a note names; the others are counted."""
 
+TIE = 1e-12
+"""Relative difference of losses that counts as none."""
+
 BASIS = "basis"
 """Label of a scan that the basis charge drives."""
 
@@ -126,8 +129,10 @@ def _group_lines(name: str, members: dict[str, UnderlyingRisk], rules: GridRules
         own = np.array([i for i, s in enumerate(columns) if s.role is role], dtype=np.int64)
         if not own.size:
             return np.zeros(len(net)), np.full(len(net), "", dtype=object)
-        at = own[np.argmin(net[:, own], axis=1)]
-        return np.maximum(-net[np.arange(len(net)), at], 0.0), np.array([s.label for s in columns], dtype=object)[at]
+        least = net[:, own].min(axis=1, keepdims=True)
+        # Equal losses up to rounding, as of a future in scaled moves, are named after the first.
+        at = own[np.argmax(net[:, own] <= least + TIE * np.abs(least), axis=1)]
+        return np.maximum(-least[:, 0], 0.0), np.array([s.label for s in columns], dtype=object)[at]
 
     def total(field: str) -> np.ndarray:
         return sum((getattr(r, field) for r in members.values()), np.zeros(len(net)))

@@ -72,7 +72,7 @@ def _pnl(
     is_option = values.instruments.kind == Kind.OPTION
     others = np.flatnonzero(~is_option)
     pnl = np.asarray(quantity[:, others] @ (values.value - values.today[:, None])[others]) * weight
-    basis = np.zeros(quantity.shape[0])
+    basis = np.zeros(len(pnl))
     for own in _expiries(values, is_option):
         held, time = quantity[:, own], float(values.time[own[0]])
         today = _dot(held, values.today[own])[:, None]
@@ -106,11 +106,9 @@ def _discounted(
 
 def _roll(quantity: sparse.csr_array, values: GridValues, cls: UnderlyingClass) -> Float[np.ndarray, " account"]:
     """Σ over expiries of |delta|·max(least, slope·T), at the spot; perpetuals and spot have T = 0."""
-    total = np.zeros(quantity.shape[0])
-    for time in np.unique(values.time):
-        own = np.where(values.time == time, values.delta, 0.0)
-        total += np.abs(_dot(quantity, own)) * max(cls.roll.least, cls.roll.slope * float(time)) * values.price
-    return total
+    times, which = np.unique(values.time, return_inverse=True)
+    by_expiry = np.where(which.reshape(-1, 1) == np.arange(len(times)), values.delta[:, None], 0.0)
+    return np.abs(np.asarray(quantity @ by_expiry)) @ np.maximum(cls.roll.least, cls.roll.slope * times) * values.price
 
 
 def _naked_shorts(quantity: sparse.csr_array, values: GridValues) -> Float[np.ndarray, " account"]:

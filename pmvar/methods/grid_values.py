@@ -98,39 +98,35 @@ def grid_values(instruments: Instruments, market: MarketSnapshot, rules: GridRul
     vol, time = np.asarray(terms.vol), np.where(is_option, np.asarray(terms.time), 0.0)
     k = np.where(is_option, np.log(np.asarray(terms.strike) / np.asarray(terms.forward)), 0.0)
 
-    def values(columns: tuple[Scenario, ...]) -> np.ndarray:
-        log_move = np.log1p(np.array([s.move for s in columns]))
-        shift = [shocked_vol(vol, time, k, move=s.vol, shock=cls.vol, skew=cls.skew) - vol for s in columns]
-        moves = Moves(
-            # A balance's price is that of its settlement alone.
-            log_spot=np.where(instruments.kind == Kind.CASH, 0.0, 1.0)[:, None] * log_move,
-            log_settlement=linked.astype(float)[:, None] * log_move,
-            vol=np.stack(shift, axis=1),
-            rate=0.0,
-            clock=np.array([s.days / DAYS_PER_YEAR for s in columns]),
-        )
-        return values_under(instruments, terms, moves)
-
-    columns = cls.scenarios()
-    today = values((_still(0.0),))[:, 0]
-    value = values(columns)
+    columns, basis = cls.scenarios(), cls.basis
+    edges = (_still(basis.move), _still(-basis.move)) if basis else ()
+    every = (_still(0.0), *columns, *edges)
+    log_move = np.log1p(np.array([s.move for s in every]))
+    moves = Moves(
+        # A balance's price is that of its settlement alone.
+        log_spot=np.where(instruments.kind == Kind.CASH, 0.0, 1.0)[:, None] * log_move,
+        log_settlement=linked.astype(float)[:, None] * log_move,
+        vol=np.stack([shocked_vol(vol, time, k, move=s.vol, shock=cls.vol, skew=cls.skew) - vol for s in every], 1),
+        rate=0.0,
+        clock=np.array([s.days / DAYS_PER_YEAR for s in every]),
+    )
+    found = values_under(instruments, terms, moves)
+    sound = np.isfinite(found).all(axis=1)
+    if not sound.all():
+        name = instruments.instrument_id[int(np.argmin(sound))]
+        raise NumericsError(f"{name} has no finite value in a scenario of {rules.name}; correct its market data")
+    today, value = found[:, 0], found[:, 1 : 1 + len(columns)]
     if rules.coin is Coin.HELD:
         # P&L in coin, Q·(1 − 1/(1 + x)), cut to an anchor a: × (1 + x)/(1 + a) and, by its weight, |a/x|.
         inverse = (instruments.settlement == Settlement.INVERSE)[:, None]
         factor = np.array([1.0 if np.isnan(s.anchor) else (1 + s.move) / (1 + s.anchor) for s in columns])
         value = today[:, None] + np.where(inverse, factor, 1.0) * (value - today[:, None])
-    basis = cls.basis
-    edges = values((_still(basis.move), _still(-basis.move))) if basis else np.zeros((len(instruments), 0))
-    sound = np.isfinite(value).all(axis=1) & np.isfinite(edges).all(axis=1) & np.isfinite(today)
-    if not sound.all():
-        name = instruments.instrument_id[int(np.argmin(sound))]
-        raise NumericsError(f"{name} has no finite value in a scenario of {rules.name}; correct its market data")
     discounted = is_option & (instruments.settlement == Settlement.LINEAR)
     return GridValues(
         instruments=instruments,
         today=today,
         value=value,
-        basis=edges,
+        basis=found[:, 1 + len(columns) :],
         delta=_delta(instruments, terms),
         time=np.where(np.isfinite(instruments.expiry), (instruments.expiry - market.as_of) / SECONDS_PER_YEAR, 0.0),
         rate=np.where(discounted, np.maximum(np.asarray(terms.rate), 0.0), 0.0),

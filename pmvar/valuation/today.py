@@ -178,7 +178,8 @@ def values_under(instruments: Instruments, terms: Terms, moves: Moves) -> Float[
     full = [np.broadcast_to(np.asarray(m, dtype=np.float64), shape) for m in moves]
     out = np.empty(shape)
     for rows, kind, linear in _products(instruments):
-        some = Terms(*(jnp.asarray(t)[rows, None] for t in terms))
+        # Indexed by NumPy: a gather on the device costs a hundred times as much.
+        some = Terms(*(jnp.asarray(np.asarray(t)[rows, None]) for t in terms))
         out[rows] = np.asarray(_moved(some, Moves(*(jnp.asarray(m[rows]) for m in full)), kind=kind, linear=linear))
     return out
 
