@@ -52,13 +52,13 @@ def collateral_margin(portfolio: Portfolio, market: MarketSnapshot, scenarios: S
         ):
             total = total + amount
             steps += [Step(int(a), underlying, name, label, float(amount[a])) for a in np.flatnonzero(amount)]
-    extra, notes = at_least_standard(portfolio, market, value, missing, total)
+    (extra, kept), notes = at_least_standard(portfolio, market, value, missing, total, MAINTENANCE * total)
     steps += [Step(int(a), "", "fallback", "standard margin", float(extra[a])) for a in np.flatnonzero(extra)]
     return MethodMargin(
         "collateral",
         f"haircut by volatility, the model's 99% move: {', '.join(cuts)}",
         total + extra,
-        MAINTENANCE * total + extra,
+        MAINTENANCE * total + kept,
         tuple(sorted(steps, key=lambda s: (s.account, s.group))),
         notes,
     )

@@ -42,9 +42,9 @@ def at_least_standard(
     market: MarketSnapshot,
     value: Float[np.ndarray, " instrument"],
     missing: Mapping[int, str],
-    margin: Float[np.ndarray, " account"],
-) -> tuple[Float[np.ndarray, " account"], tuple[str, ...]]:
-    """What to add to `margin` of accounts that hold what is unknown or in `missing`, and notes that say so.
+    *margins: Float[np.ndarray, " account"],
+) -> tuple[list[Float[np.ndarray, " account"]], tuple[str, ...]]:
+    """What to add to each of `margins` of accounts that hold what is unknown or in `missing`, and notes that say so.
 
     `value` is one contract's in base currency, NaN where nothing prices it. Raises NumericsError if the book has no
     price for a standard margin either.
@@ -54,7 +54,7 @@ def at_least_standard(
         for row in portfolio.quantity[:, [column]].nonzero()[0]:
             reasons.setdefault(str(portfolio.account_id[row]), reason)
     if not reasons:
-        return np.zeros(portfolio.n_accounts), ()
+        return [np.zeros(portfolio.n_accounts) for _ in margins], ()
     affected = np.array([str(a) in reasons for a in portfolio.account_id], dtype=bool)
     standard = standard_margin(portfolio, market, value)
     without = affected & ~(standard > 0)
@@ -66,4 +66,5 @@ def at_least_standard(
         )
     notes = [f"{a} holds what cannot be valued ({r}): at least the standard margin" for a, r in sorted(reasons.items())]
     more = [f"{len(notes) - NAMED} more accounts hold what cannot be valued"] if len(notes) > NAMED else []
-    return np.where(affected, np.maximum(standard - margin, 0.0), 0.0), (*notes[:NAMED], *more)
+    lifts = [np.where(affected, np.maximum(standard - m, 0.0), 0.0) for m in margins]
+    return lifts, (*notes[:NAMED], *more)

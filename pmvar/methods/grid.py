@@ -9,17 +9,14 @@ from jaxtyping import Float, Int
 
 from pmvar.errors import NumericsError
 from pmvar.market.snapshot import MarketSnapshot
+from pmvar.methods.fallback import at_least_standard, unpriceable
 from pmvar.methods.grid_accounts import UnderlyingRisk, underlying_risk
 from pmvar.methods.grid_rules import Balances, GridRules, Role
 from pmvar.methods.grid_values import GridValues, VenueState, grid_values
 from pmvar.methods.result import MethodMargin, Step
-from pmvar.methods.standard import standard_margin, unit_requirements
+from pmvar.methods.standard import unit_requirements
 from pmvar.portfolio import Portfolio
 from pmvar.types import Kind
-from pmvar.valuation.plan import missing_today
-
-NAMED = 20
-"""Accounts that a note names; the others are counted."""
 
 TIE = 1e-12
 """Relative difference of losses that counts as none."""
@@ -52,7 +49,7 @@ def grid_margin(
         raise NumericsError("a position has a quantity that is not finite; correct positions and balances")
     state = state or VenueState()
     table = portfolio.instruments
-    missing = {i: reason for i in range(len(table)) if (reason := missing_today(table, i, market))}
+    missing = unpriceable(table, market)
     value = np.full(len(table), np.nan)
     risks: dict[str, UnderlyingRisk] = {}
     scanned = _scanned(portfolio, rules, market)
@@ -72,11 +69,9 @@ def grid_margin(
     lines = [line for name, members in _groups(rules, risks) for line in _group_lines(name, members, rules, state)]
     debt = _debts(portfolio, market, value, scanned)
     lines.append(_Line("", "debt", "balances below zero", debt, debt))
-    shortfall, notes = _fallback(portfolio, market, value, missing, lines)
-    lines.append(shortfall)
-    initial, maintenance = (np.zeros(portfolio.n_accounts) for _ in range(2))
-    for line in lines:
-        initial, maintenance = initial + line.initial, maintenance + line.maintenance
+    lifts, notes = at_least_standard(portfolio, market, value, missing, *_totals(lines))
+    lines.append(_Line("", "fallback", "standard margin", *lifts))
+    initial, maintenance = _totals(lines)
     if not (np.isfinite(initial).all() and np.isfinite(maintenance).all()):
         raise NumericsError(f"a margin by {rules.name} is not finite; correct the quantities of the positions")
     return MethodMargin(
@@ -87,6 +82,11 @@ def grid_margin(
         _steps(lines),
         rules.notes + notes,
     )
+
+
+def _totals(lines: list[_Line]) -> tuple[Float[np.ndarray, " account"], Float[np.ndarray, " account"]]:
+    """Initial and maintenance margin, line after line."""
+    return np.sum([line.initial for line in lines], axis=0), np.sum([line.maintenance for line in lines], axis=0)
 
 
 def _scanned(portfolio: Portfolio, rules: GridRules, market: MarketSnapshot) -> np.ndarray:
@@ -171,32 +171,6 @@ def _debts(
     """Standard margin of balances below zero that the scan leaves out."""
     short = unit_requirements(portfolio.instruments, market, value).short
     return np.asarray((-portfolio.quantity).maximum(0) @ np.where(scanned, 0.0, short))
-
-
-def _fallback(
-    portfolio: Portfolio, market: MarketSnapshot, value: np.ndarray, missing: dict[int, str], lines: list[_Line]
-) -> tuple[_Line, tuple[str, ...]]:
-    """What lifts accounts with unknown or unpriceable positions to their standard margin, and notes on them."""
-    reasons = dict(portfolio.withheld)
-    for column, reason in missing.items():
-        for row in portfolio.quantity[:, [column]].nonzero()[0]:
-            reasons.setdefault(str(portfolio.account_id[row]), reason)
-    affected = np.array([str(a) in reasons for a in portfolio.account_id], dtype=bool)
-    nothing = np.zeros(portfolio.n_accounts)
-    standard = standard_margin(portfolio, market, value) if reasons else nothing
-    without = affected & ~(standard > 0)
-    if without.any():
-        account = str(portfolio.account_id[int(np.argmax(without))])
-        raise NumericsError(
-            f"account {account} cannot be valued ({reasons[account]}) and the book has no price for a standard margin; "
-            "correct market/spots and instruments"
-        )
-    initial = sum((line.initial for line in lines), nothing)
-    maintenance = sum((line.maintenance for line in lines), nothing)
-    lifts = (np.where(affected, np.maximum(standard - m, 0.0), 0.0) for m in (initial, maintenance))
-    notes = [f"{a} holds what cannot be valued ({r}): at least the standard margin" for a, r in sorted(reasons.items())]
-    more = [f"{len(notes) - NAMED} more accounts hold what cannot be valued"] if len(notes) > NAMED else []
-    return _Line("", "fallback", "standard margin", *lifts), (*notes[:NAMED], *more)
 
 
 def _steps(lines: list[_Line]) -> tuple[Step, ...]:

@@ -67,9 +67,9 @@ def isolated_margin(portfolio: Portfolio, market: MarketSnapshot) -> MethodMargi
         for label, own in (("each option", ~capped), ("max loss", capped)):
             amounts = (np.where(own, np.minimum(x, worst), 0.0) for x in (initial, maintenance))
             lines.append(_Line(str(underlying), "options", label, *amounts))
-    total = np.sum([line.initial for line in lines], axis=0)
-    extra, notes = at_least_standard(portfolio, market, value, missing, total)
-    lines.append(_Line("", "fallback", "standard margin", extra, extra))
+    totals = (np.sum([getattr(line, m) for line in lines], axis=0) for m in ("initial", "maintenance"))
+    lifts, notes = at_least_standard(portfolio, market, value, missing, *totals)
+    lines.append(_Line("", "fallback", "standard margin", *lifts))
     steps = [
         Step(int(a), line.group, line.name, line.label, float(line.initial[a]))
         for line in lines

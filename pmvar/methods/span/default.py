@@ -82,7 +82,9 @@ def default_span(
         arrays, parameters = default_arrays(some, market, model, scenarios, given)
         found = span_margin(portfolio.quantity[:, rows], arrays, parameters)
         debt = np.asarray((-portfolio.quantity).maximum(0) @ _debt_rate(table, market, value))
-        extra, notes = at_least_standard(portfolio, market, value, missing, found.initial + debt)
+        (extra, kept), notes = at_least_standard(
+            portfolio, market, value, missing, found.initial + debt, found.maintenance + debt
+        )
         added = [
             Step(int(a), "", name, label, float(amount[a]))
             for name, label, amount in (("debt", "balances below zero", debt), ("fallback", "standard margin", extra))
@@ -92,7 +94,7 @@ def default_span(
             "span",
             f"{given.source} ({given.date}); {_ranges(market, scenarios, given)}",
             found.initial + debt + extra,
-            found.maintenance + debt + extra,
+            found.maintenance + debt + kept,
             tuple(sorted((*found.steps, *added), key=lambda s: (s.account, s.group))),
             ("no SPAN file was given: scan ranges are the model's own quantiles, spread rates are assumed;"
              " balances above zero are not scanned", *notes),

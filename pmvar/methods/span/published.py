@@ -42,10 +42,10 @@ def published_span(
             i: unknown.get(i, f"{table.instrument_id[i]} is not in the SPAN file")
             for i in np.flatnonzero((row < 0) & (table.kind != Kind.CASH)).tolist()
         }
-        extra, notes = at_least_standard(portfolio, market, value, missing, found.initial)
+        (extra, kept), notes = at_least_standard(portfolio, market, value, missing, found.initial, found.maintenance)
         steps = (Step(int(a), "", "fallback", "standard margin", float(extra[a])) for a in np.flatnonzero(extra))
         return MethodMargin(
-            "span", parameters.source, found.initial + extra, found.maintenance + extra,
+            "span", parameters.source, found.initial + extra, found.maintenance + kept,
             tuple(sorted((*found.steps, *steps), key=lambda s: (s.account, s.group))),
             (*parameters.notes, "balances are not scanned", *notes),
         )  # fmt: skip
