@@ -1,0 +1,265 @@
+"""Maximum likelihood of volatility filters for many assets at once: estimates, standard errors, failures as data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from pmvar.calibration.box_newton import Minimum, minimise
+from pmvar.calibration.volatility_likelihood import (
+    BACKCAST_DAYS,
+    BACKCAST_DECAY,
+    Coordinate,
+    Innovation,
+    Natural,
+    Volatility,
+    coordinates,
+    log_likelihoods,
+    natural,
+    starts,
+)
+from pmvar.models.specification import LEAST_HISTORY
+
+BLOCK = 128
+"""Assets fitted together at most: the slowest search of a block keeps the others waiting."""
+
+
+class FitStatus(StrEnum):
+    """How a fit ended; `message` says what to do about it."""
+
+    FITTED = "fitted"
+    ON_BOUND = "on-bound"
+    NOT_CONVERGED = "not-converged"
+    TOO_SHORT = "too-short"
+    STILL = "still"
+    NOT_FINITE = "not-finite"
+
+    @property
+    def usable(self) -> bool:
+        """Whether there are estimates to use."""
+        return self in (FitStatus.FITTED, FitStatus.ON_BOUND)
+
+    @property
+    def message(self) -> str:
+        """What happened, and the remedy."""
+        return _MESSAGES[self]
+
+
+_MESSAGES = {
+    FitStatus.FITTED: "the likelihood has a maximum inside the bounds",
+    FitStatus.ON_BOUND: "the likelihood is greatest on a bound: that parameter has no standard error",
+    FitStatus.NOT_CONVERGED: "the search found no maximum; use EWMA, or look for outliers and stale prices",
+    FitStatus.TOO_SHORT: f"fewer than {LEAST_HISTORY} returns; supply a longer history, or a proxy's",
+    FitStatus.STILL: "the returns do not vary; leave the factor out, or give it an assumed volatility",
+    FitStatus.NOT_FINITE: "a return is infinite; correct the price behind it, or write NaN where there is none",
+}
+
+
+class Parameters(NamedTuple):
+    """One number for each asset, NaN where there is none; per day, in the units of the returns."""
+
+    mean: Float[np.ndarray, " asset"]
+    omega: Float[np.ndarray, " asset"]
+    alpha: Float[np.ndarray, " asset"]
+    gamma: Float[np.ndarray, " asset"]
+    beta: Float[np.ndarray, " asset"]
+    degrees_of_freedom: Float[np.ndarray, " asset"]
+    """Infinite for normal innovations."""
+
+
+@dataclass(frozen=True)
+class VolatilityFit:
+    """Fits of one law to many assets."""
+
+    volatility: Volatility
+    innovation: Innovation
+    status: tuple[FitStatus, ...]
+    n_obs: Int[np.ndarray, " asset"]
+    log_likelihood: Float[np.ndarray, " asset"]
+    estimate: Parameters
+    standard_error: Parameters
+    """From the inverse Hessian; NaN for what is not estimated or lies on a bound."""
+    robust_error: Parameters
+    """Valid under the wrong innovations too: Bollerslev and Wooldridge (1992), Econometric Reviews 11, theorem 2.1."""
+    iterations: Int[np.ndarray, " asset"]
+
+    @property
+    def usable(self) -> Bool[np.ndarray, " asset"]:
+        """Which assets have estimates."""
+        return np.array([s.usable for s in self.status])
+
+
+class Filtered(NamedTuple):
+    """Returns seen through a fit, per asset."""
+
+    deviation: Float[np.ndarray, "day asset"]
+    """σ of each day, forecast the day before."""
+    residual: Float[np.ndarray, "day asset"]
+    """(return − μ)/σ, of variance 1; NaN where there is no return."""
+    forecast: Float[np.ndarray, " asset"]
+    """Variance of the day after the last."""
+
+
+def fit_volatility(
+    returns: Float[np.ndarray, "day asset"],
+    *,
+    volatility: Volatility = Volatility.GJR,
+    innovation: Innovation = Innovation.STUDENT_T,
+) -> VolatilityFit:
+    """Fit each asset's returns by maximum likelihood, constant mean included.
+
+    `returns` are per day, oldest first, in any unit; NaN where an asset has none (before its listing, or a gap), and
+    such a day is passed over: volatility stands still. Conditions on the backcast of `arch`, so that likelihoods agree
+    with it. An asset that cannot be fitted has a status that says why, and NaN for estimates.
+    """
+    box = coordinates(volatility, innovation)
+    n = np.sum(~np.isnan(returns), axis=0)
+    status = [_screened(y[~np.isnan(y)]) for y in returns.T]
+    sound = np.flatnonzero([s is FitStatus.FITTED for s in status])
+    # One compiled program serves sizes that pad to the same.
+    length = _three_digits(int(n[sound].max(initial=1)))
+    found: list[_Fit] = []
+    for begin in range(0, len(sound), BLOCK):
+        block = sound[begin : begin + BLOCK]
+        width = 1 << (len(block) - 1).bit_length()
+        padded = np.concatenate([block, np.full(width - len(block), block[0])])
+        y = np.zeros((width, length))
+        for row, i in zip(y, padded, strict=True):
+            row[: n[i]] = returns[~np.isnan(returns[:, i]), i]
+        scale = np.array([row[:k].std() for row, k in zip(y, n[padded], strict=True)])
+        fit = jax.device_get(_fit(jnp.asarray(y / scale[:, None]), jnp.asarray(n[padded]), box=box))
+        found.append(jax.tree.map(lambda a, k=len(block): a[:k], _in_units(fit, scale, n[padded])))
+    for i, f in zip(sound, (s for block in found for s in _status(block)), strict=True):
+        status[i] = f
+
+    def spread(pick: str, j: int | None = None) -> np.ndarray:
+        parts = [getattr(block, pick) if j is None else getattr(block, pick)[:, j] for block in found]
+        out = np.full(len(status), np.nan)
+        out[sound] = np.concatenate(parts) if parts else []
+        return np.where([s.usable for s in status], out, np.nan)
+
+    def parameters(pick: str) -> Parameters:
+        return Parameters(*(spread(pick, j) for j in range(len(Parameters._fields))))
+
+    return VolatilityFit(
+        volatility, innovation, tuple(status), n, spread("log_likelihood"),
+        parameters("estimate"), parameters("standard_error"), parameters("robust_error"),
+        np.nan_to_num(spread("iterations")).astype(np.int64),
+    )  # fmt: skip
+
+
+def filtered(fit: VolatilityFit, returns: Float[np.ndarray, "day asset"]) -> Filtered:
+    """The returns' volatilities, residuals and forecast under the estimates; NaN for assets that have none.
+
+    A plain loop over days: the twin of `volatility_likelihood.variances`.
+    """
+    p = fit.estimate
+    there = ~np.isnan(returns)
+    r = np.where(there, returns - p.mean, 0.0)
+    variance = p.omega + (p.alpha + p.gamma / 2 + p.beta) * np.array(
+        [_backcast(y[t]) for y, t in zip(returns.T, there.T, strict=True)]
+    )
+    deviation = np.empty_like(returns)
+    for t in range(len(returns)):
+        deviation[t] = np.sqrt(variance)
+        then = p.omega + (p.alpha + np.where(r[t] < 0, p.gamma, 0.0)) * r[t] ** 2 + p.beta * variance
+        variance = np.where(there[t], then, variance)
+    return Filtered(deviation, np.where(there, r / deviation, np.nan), variance)
+
+
+def _backcast(y: Float[np.ndarray, " day"]) -> float:
+    square = (y - y.mean())[:BACKCAST_DAYS] ** 2 if len(y) else np.full(1, np.nan)
+    return float(np.average(square, weights=BACKCAST_DECAY ** np.arange(len(square))))
+
+
+def _screened(y: Float[np.ndarray, " day"]) -> FitStatus:
+    if not np.all(np.isfinite(y)):
+        return FitStatus.NOT_FINITE
+    if len(y) < LEAST_HISTORY:
+        return FitStatus.TOO_SHORT
+    return FitStatus.FITTED if y.std() > 1e-12 * np.abs(y).max() else FitStatus.STILL
+
+
+def _three_digits(n: int) -> int:
+    """The least number from `n` on that has three binary digits and then zeros: at most a quarter more."""
+    unit = 1 << max(n.bit_length() - 3, 0)
+    return -(-n // unit) * unit
+
+
+class _Fit(NamedTuple):
+    estimate: Float[np.ndarray, "asset 6"]
+    standard_error: Float[np.ndarray, "asset 6"]
+    robust_error: Float[np.ndarray, "asset 6"]
+    log_likelihood: Float[np.ndarray, " asset"]
+    held: Bool[np.ndarray, "asset parameter"]
+    converged: Bool[np.ndarray, " asset"]
+    iterations: Int[np.ndarray, " asset"]
+
+
+def _status(fit: _Fit) -> list[FitStatus]:
+    return [
+        FitStatus.NOT_CONVERGED if not converged else FitStatus.ON_BOUND if held.any() else FitStatus.FITTED
+        for converged, held in zip(fit.converged, fit.held, strict=True)
+    ]
+
+
+def _in_units(fit: _Fit, scale: Float[np.ndarray, " asset"], n: Int[np.ndarray, " asset"]) -> _Fit:
+    """From returns over their standard deviation to returns."""
+    unit = np.stack([scale, scale**2, *[np.ones_like(scale)] * 4], axis=1)
+    return fit._replace(
+        estimate=fit.estimate * unit,
+        standard_error=fit.standard_error * unit,
+        robust_error=fit.robust_error * unit,
+        log_likelihood=fit.log_likelihood - n * np.log(scale),
+    )
+
+
+@partial(jax.jit, static_argnames="box")
+def _fit(y: Float[Array, "asset day"], n: Int[Array, " asset"], *, box: tuple[Coordinate, ...]) -> _Fit:
+    lower, upper = (jnp.array([getattr(c, side) for c in box]) for side in ("lower", "upper"))
+
+    def one(y: Float[Array, " day"], n: Int[Array, ""]) -> tuple[Array, ...]:
+        def minus(x: Float[Array, " parameter"]) -> Float[Array, ""]:
+            return -jnp.sum(log_likelihoods(x, y, n, box=box))
+
+        def search(candidate: Float[Array, "start parameter"]) -> Minimum:
+            best = candidate[jnp.argmin(jax.vmap(minus)(candidate))]
+            return minimise(minus, best, lower=lower, upper=upper)
+
+        both = jax.vmap(search)(jnp.asarray(starts(box)))
+        best = jnp.argmin(jnp.where(both.converged, both.value, jnp.inf))
+        end: Minimum = jax.tree.map(lambda a: a[best], both)
+        score = jax.jacfwd(log_likelihoods)(end.x, y, n, box=box)
+        return (_named(natural(end.x, box=box)), *_errors(end, score, box), -end.value, end.held, end.converged,
+                jnp.max(both.iterations))  # fmt: skip
+
+    return _Fit(*jax.vmap(one)(y, n))
+
+
+def _named(p: Natural) -> Float[Array, " named"]:
+    """In the order of `Parameters`, with ν."""
+    return jnp.stack([*p[:5], 1 / p.inverse_dof])
+
+
+def _errors(
+    end: Minimum, score: Float[Array, "day parameter"], box: tuple[Coordinate, ...]
+) -> tuple[Float[Array, " named"], Float[Array, " named"]]:
+    """Standard errors by the inverse Hessian H⁻¹, and robust ones by H⁻¹(∑ss')H⁻¹, in the order of `Parameters`."""
+    free = ~end.held
+    both = free[:, None] & free[None, :]
+    inverse = jnp.where(both, jnp.linalg.inv(jnp.where(both, end.hessian, jnp.eye(len(free)))), 0.0)
+    slope = jax.jacfwd(lambda x: _named(natural(x, box=box)))(end.x)
+    slope = jnp.where(jnp.isfinite(slope), slope, 0.0)
+
+    def deviation(covariance: Float[Array, "parameter parameter"]) -> Float[Array, " named"]:
+        variance = jnp.einsum("ni,ij,nj->n", slope, covariance, slope)
+        return jnp.where(variance > 0, jnp.sqrt(jnp.where(variance > 0, variance, 1.0)), jnp.nan)
+
+    return deviation(inverse), deviation(inverse @ (score.T @ score) @ inverse)
