@@ -75,8 +75,8 @@ def minimise(
         value, gradient, hessian = evaluate(trial)
         sound = jnp.isfinite(value) & jnp.all(jnp.isfinite(gradient)) & jnp.all(jnp.isfinite(hessian))
         # Near the minimum the difference of two values is rounding.
-        better = sound & (value <= s.value + 1e-14 * jnp.abs(s.value))
-        converged = promise <= TOLERANCE
+        better = sound & (value <= s.value + 1e-14 * jnp.abs(value))
+        converged = (promise <= TOLERANCE) & jnp.isfinite(s.value)
         damping = s.damping * jnp.where(better, 0.1, 10.0)
         moved = _Search(trial, value, gradient, hessian, damping, s.iterations, s.done, converged)
         stayed = s._replace(damping=damping, converged=converged)
@@ -84,9 +84,11 @@ def minimise(
         ended = converged | (damping > MOST_DAMPING) | (s.iterations + 1 >= most_iterations)
         return after._replace(iterations=s.iterations + 1, done=ended)
 
-    no = jnp.zeros((), bool)
+    # Infinite at first: the first trial is the start itself, so that one compiled evaluation serves.
+    no, flat, n = jnp.zeros((), bool), jnp.zeros_like(start), start.shape[0]
+    damping, count = jnp.float64(10 * FIRST_DAMPING), jnp.zeros((), jnp.int64)
     begin = jnp.clip(start, lower, upper)
-    first = _Search(begin, *evaluate(begin), jnp.float64(FIRST_DAMPING), jnp.zeros((), jnp.int64), no, no)
+    first = _Search(begin, jnp.float64(jnp.inf), flat, jnp.eye(n), damping, count, no, no)
     last = jax.lax.while_loop(lambda s: ~s.done, improve, first)
     held = _held(last, lower, upper)
     return Minimum(last.x, last.value, last.gradient, last.hessian, held, last.converged, last.iterations)

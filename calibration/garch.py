@@ -27,8 +27,8 @@ from pmvar.calibration.volatility_likelihood import (
 )
 from pmvar.models.specification import LEAST_HISTORY
 
-BLOCK = 128
-"""Assets fitted together at most: the slowest search of a block keeps the others waiting."""
+BLOCK = 16
+"""Assets fitted together at most: their days stay in cache, and the slowest search keeps few others waiting."""
 
 
 class FitStatus(StrEnum):
@@ -125,19 +125,10 @@ def fit_volatility(
     sound = np.flatnonzero([s is FitStatus.FITTED for s in status])
     # One compiled program serves sizes that pad to the same.
     length = _three_digits(int(n[sound].max(initial=1)))
-    found: list[_Fit] = []
-    for begin in range(0, len(sound), BLOCK):
-        block = sound[begin : begin + BLOCK]
-        width = 1 << (len(block) - 1).bit_length()
-        padded = np.concatenate([block, np.full(width - len(block), block[0])])
-        y = np.zeros((width, length))
-        for row, i in zip(y, padded, strict=True):
-            row[: n[i]] = returns[~np.isnan(returns[:, i]), i]
-        scale = np.array([row[:k].std() for row, k in zip(y, n[padded], strict=True)])
-        fit = jax.device_get(_fit(jnp.asarray(y / scale[:, None]), jnp.asarray(n[padded]), box=box))
-        found.append(jax.tree.map(lambda a, k=len(block): a[:k], _in_units(fit, scale, n[padded])))
-    for i, f in zip(sound, (s for block in found for s in _status(block)), strict=True):
-        status[i] = f
+    blocks = [sound[begin : begin + BLOCK] for begin in range(0, len(sound), BLOCK)]
+    found = [_fit_block([returns[~np.isnan(returns[:, i]), i] for i in block], length, box) for block in blocks]
+    for i, ended in zip(sound, (s for block in found for s in _status(block)), strict=True):
+        status[i] = ended
 
     def spread(pick: str, j: int | None = None) -> np.ndarray:
         parts = [getattr(block, pick) if j is None else getattr(block, pick)[:, j] for block in found]
@@ -156,12 +147,12 @@ def fit_volatility(
 
 
 def filtered(fit: VolatilityFit, returns: Float[np.ndarray, "day asset"]) -> Filtered:
-    """The returns' volatilities, residuals and forecast under the estimates; NaN for assets that have none.
+    """The volatilities, residuals and forecast of `returns` under the estimates; NaN for assets that have none.
 
     A plain loop over days: the twin of `volatility_likelihood.variances`.
     """
     p = fit.estimate
-    there = ~np.isnan(returns)
+    there = ~np.isnan(returns) & fit.usable
     r = np.where(there, returns - p.mean, 0.0)
     variance = p.omega + (p.alpha + p.gamma / 2 + p.beta) * np.array(
         [_backcast(y[t]) for y, t in zip(returns.T, there.T, strict=True)]
@@ -194,13 +185,30 @@ def _three_digits(n: int) -> int:
 
 
 class _Fit(NamedTuple):
-    estimate: Float[np.ndarray, "asset 6"]
-    standard_error: Float[np.ndarray, "asset 6"]
-    robust_error: Float[np.ndarray, "asset 6"]
-    log_likelihood: Float[np.ndarray, " asset"]
-    held: Bool[np.ndarray, "asset parameter"]
-    converged: Bool[np.ndarray, " asset"]
-    iterations: Int[np.ndarray, " asset"]
+    estimate: Float[Array | np.ndarray, "asset named"]
+    standard_error: Float[Array | np.ndarray, "asset named"]
+    robust_error: Float[Array | np.ndarray, "asset named"]
+    log_likelihood: Float[Array | np.ndarray, " asset"]
+    held: Bool[Array | np.ndarray, "asset parameter"]
+    converged: Bool[Array | np.ndarray, " asset"]
+    iterations: Int[Array | np.ndarray, " asset"]
+
+
+def _fit_block(series: list[np.ndarray], length: int, box: tuple[Coordinate, ...]) -> _Fit:
+    """Fits of some assets' returns, padded to a power of two of assets and to `length` days."""
+    width = 1 << (len(series) - 1).bit_length()
+    padded = series + series[:1] * (width - len(series))
+    n, scale = (np.array([of(y) for y in padded]) for of in (len, np.std))
+    y = np.stack([np.pad(y / s, (0, length - len(y))) for y, s in zip(padded, scale, strict=True)])
+    fit = jax.device_get(_fit(jnp.asarray(y), jnp.asarray(n), box=box))
+    unit = np.stack([scale, scale**2, *[np.ones_like(scale)] * 4], axis=1)
+    fit = fit._replace(
+        estimate=fit.estimate * unit,
+        standard_error=fit.standard_error * unit,
+        robust_error=fit.robust_error * unit,
+        log_likelihood=fit.log_likelihood - n * np.log(scale),
+    )
+    return _Fit(*(part[: len(series)] for part in fit))
 
 
 def _status(fit: _Fit) -> list[FitStatus]:
@@ -208,17 +216,6 @@ def _status(fit: _Fit) -> list[FitStatus]:
         FitStatus.NOT_CONVERGED if not converged else FitStatus.ON_BOUND if held.any() else FitStatus.FITTED
         for converged, held in zip(fit.converged, fit.held, strict=True)
     ]
-
-
-def _in_units(fit: _Fit, scale: Float[np.ndarray, " asset"], n: Int[np.ndarray, " asset"]) -> _Fit:
-    """From returns over their standard deviation to returns."""
-    unit = np.stack([scale, scale**2, *[np.ones_like(scale)] * 4], axis=1)
-    return fit._replace(
-        estimate=fit.estimate * unit,
-        standard_error=fit.standard_error * unit,
-        robust_error=fit.robust_error * unit,
-        log_likelihood=fit.log_likelihood - n * np.log(scale),
-    )
 
 
 @partial(jax.jit, static_argnames="box")

@@ -106,7 +106,7 @@ def natural(x: Float[Array, " parameter"], *, box: tuple[Coordinate, ...]) -> Na
 
 def backcast(y: Float[Array, " day"], n: Int[Array, ""]) -> Float[Array, ""]:
     """Variance before the first day, from the first `BACKCAST_DAYS` of `n` returns; a constant of the likelihood."""
-    day = jnp.arange(len(y))
+    day, n = jnp.arange(float(len(y))), n.astype(float)
     mean = jnp.sum(jnp.where(day < n, y, 0.0)) / n
     weight = jnp.where(day < jnp.minimum(n, BACKCAST_DAYS), BACKCAST_DECAY**day, 0.0)
     return jnp.sum(weight * (y - mean) ** 2) / jnp.sum(weight)
@@ -121,7 +121,7 @@ def variances(parameters: Natural, y: Float[Array, " day"], before: Float[Array,
         return p.omega + news + p.beta * variance, variance
 
     first = p.omega + (p.alpha + p.gamma / 2 + p.beta) * before
-    return jax.lax.scan(step, first, news, unroll=8)[1]
+    return jax.lax.scan(step, first, news)[1]
 
 
 def log_density(r: Float[Array, " day"], variance: Float[Array, " day"], inverse_dof: Float[Array, ""]) -> Array:
