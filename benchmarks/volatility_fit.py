@@ -15,9 +15,10 @@ from pmvar.calibration.garch import fit_volatility
 def simulated(days: int, assets: int) -> np.ndarray:
     """GJR-t returns in per cent, with parameters spread as those of equities and coins are."""
     rng = np.random.default_rng(1)
-    alpha, gamma, beta = rng.uniform(0.01, 0.08, assets), rng.uniform(0.0, 0.12, assets), rng.uniform(0.85, 0.9, assets)
-    nu, level = rng.uniform(3.5, 10, assets), rng.uniform(0.5, 20, assets)
-    omega = level * (1 - alpha - gamma / 2 - beta)
+    persistence, news, falls = (rng.uniform(*ends, assets) for ends in ((0.9, 0.995), (0.04, 0.15), (0.5, 0.9)))
+    alpha, gamma = 2 * persistence * news * (1 - falls), 2 * persistence * news * (2 * falls - 1)
+    beta, nu, level = persistence * (1 - news), rng.uniform(3.5, 10, assets), rng.uniform(0.5, 20, assets)
+    omega = level * (1 - persistence)
     variance, out = level.copy(), np.empty((days, assets))
     for day in range(-250, days):
         r = np.sqrt(variance * (nu - 2) / nu) * rng.standard_t(nu)

@@ -52,7 +52,7 @@ def minimise(
     *,
     lower: Float[Array, " parameter"],
     upper: Float[Array, " parameter"],
-    most_iterations: int = 100,
+    most_iterations: int | Int[Array, ""] = 100,
 ) -> Minimum:
     """The minimum of `function` on [lower, upper] that the search from `start` leads to.
 

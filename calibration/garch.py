@@ -29,6 +29,8 @@ from pmvar.models.specification import LEAST_HISTORY
 
 BLOCK = 16
 """Assets fitted together at most: their days stay in cache, and the slowest search keeps few others waiting."""
+PATIENCE = (20, 200)
+"""Iterations at most, of the first search and of the one for those that needed more."""
 
 
 class FitStatus(StrEnum):
@@ -88,7 +90,6 @@ class VolatilityFit:
     """From the inverse Hessian; NaN for what is not estimated or lies on a bound."""
     robust_error: Parameters
     """Valid under the wrong innovations too: Bollerslev and Wooldridge (1992), Econometric Reviews 11, theorem 2.1."""
-    iterations: Int[np.ndarray, " asset"]
 
     @property
     def usable(self) -> Bool[np.ndarray, " asset"]:
@@ -125,24 +126,24 @@ def fit_volatility(
     sound = np.flatnonzero([s is FitStatus.FITTED for s in status])
     # One compiled program serves sizes that pad to the same.
     length = _three_digits(int(n[sound].max(initial=1)))
-    blocks = [sound[begin : begin + BLOCK] for begin in range(0, len(sound), BLOCK)]
-    found = [_fit_block([returns[~np.isnan(returns[:, i]), i] for i in block], length, box) for block in blocks]
-    for i, ended in zip(sound, (s for block in found for s in _status(block)), strict=True):
-        status[i] = ended
-
-    def spread(pick: str, j: int | None = None) -> np.ndarray:
-        parts = [getattr(block, pick) if j is None else getattr(block, pick)[:, j] for block in found]
-        out = np.full(len(status), np.nan)
-        out[sound] = np.concatenate(parts) if parts else []
-        return np.where([s.usable for s in status], out, np.nan)
-
-    def parameters(pick: str) -> Parameters:
-        return Parameters(*(spread(pick, j) for j in range(len(Parameters._fields))))
-
+    found = _Fit(*(np.full((len(status), *shape), np.nan) for shape in _SHAPES))
+    waiting = sound
+    # The few slow searches are done again, together, so that the many do not wait for them.
+    for patience in PATIENCE:
+        for block in (waiting[begin : begin + BLOCK] for begin in range(0, len(waiting), BLOCK)):
+            series = [returns[~np.isnan(returns[:, i]), i] for i in block]
+            for whole, part in zip(found, _fit_block(series, length, patience, box), strict=True):
+                whole[block] = part
+        waiting = waiting[found.converged[waiting] == 0]
+    for i in sound:
+        status[i] = FitStatus.ON_BOUND if found.held[i] else FitStatus.FITTED
+    for i in waiting:
+        status[i] = FitStatus.NOT_CONVERGED
+    usable = np.array([s.usable for s in status])
+    found = _Fit(*(np.where(usable.reshape(-1, *[1] * (part.ndim - 1)), part, np.nan) for part in found))
     return VolatilityFit(
-        volatility, innovation, tuple(status), n, spread("log_likelihood"),
-        parameters("estimate"), parameters("standard_error"), parameters("robust_error"),
-        np.nan_to_num(spread("iterations")).astype(np.int64),
+        volatility, innovation, tuple(status), n, np.asarray(found.log_likelihood), Parameters(*found.estimate.T),
+        Parameters(*found.standard_error.T), Parameters(*found.robust_error.T),
     )  # fmt: skip
 
 
@@ -189,18 +190,21 @@ class _Fit(NamedTuple):
     standard_error: Float[Array | np.ndarray, "asset named"]
     robust_error: Float[Array | np.ndarray, "asset named"]
     log_likelihood: Float[Array | np.ndarray, " asset"]
-    held: Bool[Array | np.ndarray, "asset parameter"]
-    converged: Bool[Array | np.ndarray, " asset"]
-    iterations: Int[Array | np.ndarray, " asset"]
+    held: Float[Array | np.ndarray, " asset"]
+    """1: some parameter is on a bound."""
+    converged: Float[Array | np.ndarray, " asset"]
 
 
-def _fit_block(series: list[np.ndarray], length: int, box: tuple[Coordinate, ...]) -> _Fit:
+_SHAPES = (*[(len(Parameters._fields),)] * 3, (), (), ())
+
+
+def _fit_block(series: list[np.ndarray], length: int, patience: int, box: tuple[Coordinate, ...]) -> _Fit:
     """Fits of some assets' returns, padded to a power of two of assets and to `length` days."""
     width = 1 << (len(series) - 1).bit_length()
     padded = series + series[:1] * (width - len(series))
     n, scale = (np.array([of(y) for y in padded]) for of in (len, np.std))
     y = np.stack([np.pad(y / s, (0, length - len(y))) for y, s in zip(padded, scale, strict=True)])
-    fit = jax.device_get(_fit(jnp.asarray(y), jnp.asarray(n), box=box))
+    fit = jax.device_get(_fit(jnp.asarray(y), jnp.asarray(n), jnp.int64(patience), box=box))
     unit = np.stack([scale, scale**2, *[np.ones_like(scale)] * 4], axis=1)
     fit = fit._replace(
         estimate=fit.estimate * unit,
@@ -211,15 +215,10 @@ def _fit_block(series: list[np.ndarray], length: int, box: tuple[Coordinate, ...
     return _Fit(*(part[: len(series)] for part in fit))
 
 
-def _status(fit: _Fit) -> list[FitStatus]:
-    return [
-        FitStatus.NOT_CONVERGED if not converged else FitStatus.ON_BOUND if held.any() else FitStatus.FITTED
-        for converged, held in zip(fit.converged, fit.held, strict=True)
-    ]
-
-
 @partial(jax.jit, static_argnames="box")
-def _fit(y: Float[Array, "asset day"], n: Int[Array, " asset"], *, box: tuple[Coordinate, ...]) -> _Fit:
+def _fit(
+    y: Float[Array, "asset day"], n: Int[Array, " asset"], patience: Int[Array, ""], *, box: tuple[Coordinate, ...]
+) -> _Fit:
     lower, upper = (jnp.array([getattr(c, side) for c in box]) for side in ("lower", "upper"))
 
     def one(y: Float[Array, " day"], n: Int[Array, ""]) -> tuple[Array, ...]:
@@ -228,14 +227,14 @@ def _fit(y: Float[Array, "asset day"], n: Int[Array, " asset"], *, box: tuple[Co
 
         def search(candidate: Float[Array, "start parameter"]) -> Minimum:
             best = candidate[jnp.argmin(jax.vmap(minus)(candidate))]
-            return minimise(minus, best, lower=lower, upper=upper)
+            return minimise(minus, best, lower=lower, upper=upper, most_iterations=patience)
 
         both = jax.vmap(search)(jnp.asarray(starts(box)))
-        best = jnp.argmin(jnp.where(both.converged, both.value, jnp.inf))
+        best = jnp.argmin(both.value)
         end: Minimum = jax.tree.map(lambda a: a[best], both)
         score = jax.jacfwd(log_likelihoods)(end.x, y, n, box=box)
-        return (_named(natural(end.x, box=box)), *_errors(end, score, box), -end.value, end.held, end.converged,
-                jnp.max(both.iterations))  # fmt: skip
+        flags = (jnp.any(end.held).astype(float), end.converged.astype(float))
+        return _named(natural(end.x, box=box)), *_errors(end, score, box), -end.value, *flags
 
     return _Fit(*jax.vmap(one)(y, n))
 
