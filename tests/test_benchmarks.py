@@ -32,6 +32,7 @@ FIGURES = {
         "coverage95",
         "coverage_pairs",
     ),
+    "volatility_fit": ("fit_few_s", "fit_many_s", "fit_per_asset_s", "usable"),
     "device_check": ("has_gpu", "e1_cpu_s"),
 }
 HEADER = ("processor", "cores", "load_average", "device", "malloc", "jax_version", "quick")
