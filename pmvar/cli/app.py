@@ -142,6 +142,9 @@ def run(
     decorrelation: Annotated[
         float | None, typer.Option(help="Stress: this share of the correlation between underlyings goes.")
     ] = None,
+    preset: Annotated[
+        str | None, typer.Option(help="Settings near a clearing house's method: stans or span2; options come first.")
+    ] = None,
     greeks: Annotated[bool, typer.Option(help="Gradients and the split by spot, vol and time.")] = True,
     table_format: Annotated[TableFormat, typer.Option("--format", help="Format of the tables.")] = TableFormat.PARQUET,
     acknowledge: Annotated[list[str] | None, typer.Option(help="Gate to pass, such as account-count.")] = None,
@@ -164,6 +167,7 @@ def run(
             key: value if value is None or isinstance(value, int | float) else str(value)
             for key, value in overrides.items()
         },
+        preset=preset,
         greeks=greeks,
         table_format=str(table_format),
         acknowledged=acknowledge or [],

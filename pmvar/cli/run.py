@@ -47,6 +47,7 @@ def run_book(
     out: Path,
     *,
     overrides: Mapping[str, Any],
+    preset: str | None,
     greeks: bool,
     table_format: str,
     acknowledged: Collection[str],
@@ -55,11 +56,15 @@ def run_book(
 ) -> tuple[str, int]:
     """Margin every account of `book` and publish in `out`; returns what to print and the exit code."""
     from pmvar.io.book import load_book
+    from pmvar.io.preset import load_preset
     from pmvar.io.run import account_count_gate, check_writable
 
     begun = time.perf_counter()
     check_writable(out)
-    loaded = load_book(book, overrides=overrides)
+    chosen = load_preset(preset) if preset else None
+    loaded = load_book(book, overrides=chosen.over(overrides) if chosen else overrides)
+    if chosen:
+        chosen.check_model(loaded.model.model)
     account_count_gate(out, loaded.portfolio.n_accounts, acknowledged=acknowledged)
     last_good = _last_margins(out)
 
@@ -77,12 +82,13 @@ def run_book(
     stress = pmvar.stress_scenarios(loaded.stress, loaded.model, loaded.market)
     pnl = profit(loaded.model)
     decorrelated = profit(loaded.model.decorrelated(s.decorrelation)) if s.decorrelation else None
+    said = {"netting": str(s.netting), "surface": s.surface, "decorrelation": s.decorrelation, "preset": preset or ""}
     with progress(log_json=log_json) as advance:
         report = pmvar.margin_report(
             pnl, loaded.portfolio, loaded.rules,
             stress=stress, decorrelated=decorrelated, last_good=last_good, greeks=greeks, memory_bytes=memory_bytes,
-            settings={"netting": str(s.netting), "surface": s.surface, "decorrelation": s.decorrelation},
-            notes=loaded.flags, progress=advance,
+            settings=said,
+            notes=((chosen.note,) if chosen else ()) + loaded.flags, progress=advance,
         )  # fmt: skip
         report.write(out, inputs=loaded.input_hashes, book=book, table_format=table_format)
     margins = report.tables["margins"]
