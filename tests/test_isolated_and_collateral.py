@@ -46,7 +46,7 @@ def alone(held: dict[str, float]) -> MethodMargin:
         # A put keeps 9% of the larger of spot and mark, and asks at least that.
         ("p100", 15.0, 9.0),
         ("p90", 13.0, 9.0),
-        ("p130", 15.0, 9.0),
+        ("p130", max(15.0, 1.05 * (9 + VALUE["p130"]) - VALUE["p130"]), 9.0),
     ],
 )
 def test_a_short_option(name: str, initial: float, maintenance: float) -> None:
@@ -57,9 +57,9 @@ def test_a_short_option(name: str, initial: float, maintenance: float) -> None:
 
 
 def test_a_long_option_needs_its_value() -> None:
-    """No more can be lost, and no credit is given; a future and a perpetual 15% of notional; what is owned nothing."""
+    """No more can be lost, and no credit is given; a perpetual 20% of notional; what is owned nothing."""
     assert alone({"p110": 2.0}).initial[0] == pytest.approx(2 * VALUE["p110"])
-    assert alone({"perp": -4.0}).initial[0] == pytest.approx(0.15 * 400)
+    assert alone({"perp": -4.0}).initial[0] == pytest.approx(0.2 * 400)
     assert alone({"perp": 4.0}).maintenance[0] == pytest.approx(0.10 * 400)
     assert alone({"spot": 4.0}).initial[0] == 0
 
@@ -80,6 +80,10 @@ def test_spreads_are_capped_by_what_they_can_lose() -> None:
         "each option"
     }
     assert alone({"c100": -2.0, "c110": 1.0}).initial[0] == pytest.approx(30 + VALUE["c110"])
+    # Where each option alone asks more than 120% of the forward for the naked call and the loss at a strike.
+    many = {"c90": -4.0, "c110": 3.0}
+    bound = 4 * -VALUE["c90"] + 3 * VALUE["c110"] + (4 * 40 - 3 * 20) + 1.2 * 100
+    assert alone(many).initial[0] == pytest.approx(min(60 + 3 * VALUE["c110"], bound))
     # A short put loses its strike at most.
     assert alone({"p90": -1.0, "p100": 1.0}).initial[0] == pytest.approx(VALUE["p100"] - VALUE["p90"])
 

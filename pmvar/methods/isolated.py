@@ -1,11 +1,12 @@
 """Isolated margin: each position by formula, options of one expiry capped by the most they can lose. No netting else.
 
-Short options as Derive's standard margin: initial max(15% − OTM, 13%) of spot, a put at least `PUT_SCALE` times its
+Derive's standard margin: a short option needs max(15% − OTM, 13%) of spot, a put at least `PUT_SCALE` times its
 maintenance; maintenance 9% of spot, a put 9% of the larger of spot and mark (OTM: the out-of-the-money amount over
-spot). Per expiry the smaller of that and the max-loss margin: what the options of the expiry can lose at most by then.
-Derive (2024), StandardManager; percentages as recalled. The rule asks for the mark on top, and gives a long option's
-value no credit: equity counts both here, so the mark is left out of shorts, and longs need their value.
-Futures and perpetuals need `LINEAR_RATE` of their notional.
+spot). Per expiry the smaller of that and the max-loss margin: the largest loss at expiry over all strikes and a price
+of 0, and `UNPAIRED` of the forward for every net short call. Futures and perpetuals need a rate of their notional.
+The rule asks for a short option's mark on top, and gives a long one's value no credit: equity counts both here, so the
+mark is left out of shorts, and longs need their value.
+Source: derivexyz/v2-core, StandardManager.sol and config-mainnet.sol (2025).
 """
 
 from __future__ import annotations
@@ -20,16 +21,27 @@ from pmvar.instruments import Instruments
 from pmvar.market.snapshot import MarketSnapshot
 from pmvar.methods.fallback import at_least_standard, unpriceable, value_today
 from pmvar.methods.result import MethodMargin, Step
-from pmvar.methods.standard import LEAST, LINEAR_RATE, PUT_MAINTENANCE, RANGE, unit_requirements
+from pmvar.methods.standard import LEAST, PUT_MAINTENANCE, RANGE, unit_requirements
 from pmvar.portfolio import Portfolio
 from pmvar.types import Kind
 
-MAINTENANCE = 0.09
+
+class Rates(NamedTuple):
+    """What differs between initial and maintenance margin."""
+
+    unpaired: float
+    """Of the forward, for every net short call."""
+    major: float
+    """Of the notional of futures and perpetuals on `MAJORS`."""
+    other: float
+
+
+INITIAL, MAINTENANCE = Rates(1.2, 0.1, 0.2), Rates(1.1, 0.065, 0.1)
+MAJORS = ("BTC", "ETH")
+OPTION_MAINTENANCE = 0.09
 """Of spot, for a short option."""
-PUT_SCALE = 1.0
-"""Initial over maintenance margin that a short put needs at least."""
-LINEAR_MAINTENANCE = 0.1
-"""Of notional."""
+PUT_SCALE = 1.05
+"""Initial over maintenance margin, mark included, that a short put needs at least."""
 
 
 class _Line(NamedTuple):
@@ -58,15 +70,17 @@ def isolated_margin(portfolio: Portfolio, market: MarketSnapshot) -> MethodMargi
         for name, rows in (("futures", linear), ("balances", ~linear & ~is_option))
     ]
     priced = np.flatnonzero(is_option & np.isfinite(value))
-    for underlying, expiry in sorted(set(zip(table.underlying[priced], table.expiry[priced], strict=True))):
-        rows = priced[(table.underlying[priced] == underlying) & (table.expiry[priced] == expiry)]
+    # A strike in dollars and one in another currency bound no common loss.
+    keys = list(zip(table.underlying, table.expiry, table.quote_currency, strict=True))
+    for key in sorted({keys[i] for i in priced}):
+        rows = np.array([i for i in priced if keys[i] == key], dtype=np.int64)
         held = sparse.csr_array(quantity[:, rows])
-        worst = _most(held, value[rows], table.take(rows), market)
-        initial, maintenance = (_sum(held, side.long[rows], side.short[rows]) for side in unit)
-        capped = worst < initial
+        each = [_sum(held, side.long[rows], side.short[rows]) for side in unit]
+        most = [_most(held, value[rows], table.take(rows), market, rates.unpaired) for rates in (INITIAL, MAINTENANCE)]
+        capped = most[0] < each[0]
         for label, own in (("each option", ~capped), ("max loss", capped)):
-            amounts = (np.where(own, np.minimum(x, worst), 0.0) for x in (initial, maintenance))
-            lines.append(_Line(str(underlying), "options", label, *amounts))
+            amounts = (np.where(own, np.minimum(one, other), 0.0) for one, other in zip(each, most, strict=True))
+            lines.append(_Line(str(key[0]), "options", label, *amounts))
     totals = (np.sum([getattr(line, m) for line in lines], axis=0) for m in ("initial", "maintenance"))
     lifts, notes = at_least_standard(portfolio, market, value, missing, *totals)
     lines.append(_Line("", "fallback", "standard margin", *lifts))
@@ -77,7 +91,7 @@ def isolated_margin(portfolio: Portfolio, market: MarketSnapshot) -> MethodMargi
     ]
     return MethodMargin(
         "isolated",
-        "Derive's standard margin (2024, percentages as recalled), position by position",
+        "Derive, StandardManager.sol and config-mainnet.sol (2025): position by position",
         np.sum([line.initial for line in lines], axis=0),
         np.sum([line.maintenance for line in lines], axis=0),
         tuple(sorted(steps, key=lambda s: (s.account, s.group))),
@@ -115,27 +129,35 @@ def _units(
     mark = value / size
     out = np.maximum(np.where(is_call, strike - spot, spot - strike), 0.0) / spot
     asked = np.maximum(RANGE - out, LEAST) * spot
-    kept = np.where(is_call, MAINTENANCE * spot, PUT_MAINTENANCE * np.maximum(spot, mark))
+    kept = np.where(is_call, OPTION_MAINTENANCE * spot, PUT_MAINTENANCE * np.maximum(spot, mark))
     asked = np.where(is_call, asked, np.maximum(asked, PUT_SCALE * (kept + mark) - mark))
-    lower = LINEAR_MAINTENANCE / LINEAR_RATE
-    return (
-        _Side(np.where(is_option, value, standard.long), np.where(is_option, size * asked, standard.short)),
-        _Side(np.where(is_option, value, lower * standard.long),
-              np.where(is_option, size * kept, lower * standard.short)),
-    )  # fmt: skip
+    margined = np.isin(instruments.kind, [Kind.FUTURE, Kind.PERPETUAL])
+    is_major = np.isin(instruments.underlying, MAJORS)
+
+    def side(rates: Rates, short: np.ndarray) -> _Side:
+        linear = standard.notional * np.where(is_major, rates.major, rates.other)
+        return _Side(
+            np.where(is_option, value, np.where(margined, linear, standard.long)),
+            np.where(is_option, size * short, np.where(margined, linear, standard.short)),
+        )
+
+    return side(INITIAL, asked), side(MAINTENANCE, kept)
 
 
 def _most(
-    held: sparse.csr_array, value: Float[np.ndarray, " option"], options: Instruments, market: MarketSnapshot
+    held: sparse.csr_array,
+    value: Float[np.ndarray, " option"],
+    options: Instruments,
+    market: MarketSnapshot,
+    unpaired: float,
 ) -> Float[np.ndarray, " account"]:
-    """Value today less the least payoff at expiry over all prices; infinite where calls are net short.
-
-    Payoffs are piecewise linear in the price: their least lies at 0, at a strike, or at infinity.
-    """
+    """Value today less the least payoff at expiry over a price of 0 and all strikes, and a share of the forward for
+    every net short call, where a loss has no bound."""
     strike, is_call = options.strike, options.put_call == "call"
     size = options.contract_size * np.array([market.base_price(q) for q in options.quote_currency])
     prices = np.concatenate([[0.0], np.unique(strike)])
     payoff = np.where(is_call[:, None], prices - strike[:, None], strike[:, None] - prices)
     least = np.asarray(held @ (size[:, None] * np.maximum(payoff, 0.0))).min(axis=1)
-    slope, gross = np.asarray(held @ (size * is_call)), np.asarray(abs(held) @ (size * is_call))
-    return np.where(slope < -1e-12 * gross, np.inf, np.maximum(np.asarray(held @ value) - least, 0.0))
+    forward = float(market.forwards[options.underlying[0]].at(float(options.expiry[0])))
+    naked = np.maximum(-np.asarray(held @ (size * is_call)), 0.0)
+    return np.maximum(np.asarray(held @ value) - least + unpaired * forward * naked, 0.0)
