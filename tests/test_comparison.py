@@ -19,7 +19,7 @@ from pmvar.risk.rules import MarginRules
 from pmvar.types import PATH_TILE, FactorKind, Sampling
 from pmvar.valuation.store import TileStore
 from pmvar.valuation.today import values_and_greeks
-from tests.engines import call, hold, mixed_market, put, random_rows, report, scenarios, sized
+from tests.engines import SPOT, call, hold, mixed_market, put, random_rows, report, scenarios, sized
 from tests.results import make_result
 from tests.test_report import Page
 
@@ -122,14 +122,18 @@ def test_strategies_are_what_their_names_say() -> None:
     market, instruments = mixed_market(), hold([("x", call("BTC"), 1.0)]).instruments
     book = strategies(instruments, market)
     names = {str(a) for a in book.account_id}
-    assert {n.split(" · ")[1] for n in names} == {"BTC", "ETH", "EQX", "SOL"}
-    for wanted in ("covered call", "short straddle", "calendar", "box", "ratio spread", "hedged straddle"):
+    assert {n.split(" · ")[1] for n in names if n[:4] != "pair"} == {"BTC", "ETH", "EQX", "SOL"}
+    for wanted in ("covered call", "short straddle", "calendar", "box", "ratio spread", "short wings"):
         assert f"{wanted} · BTC" in names
     value, greeks = values_and_greeks(book.instruments, market)
     [delta] = [g.value for g in greeks if g.factor == f"BTC:{FactorKind.SPOT}" and g.greek == "delta"]
     row = {str(a): i for i, a in enumerate(book.account_id)}
     held = book.quantity @ delta
-    assert abs(held[row["hedged straddle · BTC"]]) < 1e-9 < 0.01 < abs(held[row["covered call · BTC"]])
+    for hedged in ("hedged straddle", "hedged risk reversal"):
+        assert abs(held[row[f"{hedged} · BTC"]]) < 1e-9 < 0.01 < abs(held[row["covered call · BTC"]])
+    assert sum(n.startswith("pair · ") for n in names) == 6
+    pair = book.quantity[[row["pair · BTC − ETH"]]].toarray()[0]
+    assert pair.sum() == pytest.approx(0) and sorted(np.abs(pair[pair != 0])) == pytest.approx([SPOT["BTC"]] * 2)
     quantity = book.quantity[[row["box · BTC"]]].toarray()[0]
     legs = np.flatnonzero(quantity)
     sign = np.where(book.instruments.put_call[legs] == "call", 1.0, -1.0) * quantity[legs]

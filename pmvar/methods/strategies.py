@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from itertools import combinations
 
 import numpy as np
 
@@ -16,6 +17,8 @@ TENOR = 30.0
 """Days to the expiry that strategies prefer; calendars sell it and buy the next."""
 WING = 0.1
 """How far out of the money a wing is, as a share of the forward."""
+FAR = 0.3
+"""How far out the short wings are: beyond most grids."""
 
 Legs = dict[int, float]
 """Row of an instrument -> units of the underlying."""
@@ -24,17 +27,28 @@ Legs = dict[int, float]
 def strategies(instruments: Instruments, market: MarketSnapshot) -> Portfolio:
     """One account for each strategy that an underlying's listing allows, named `strategy · underlying`.
 
-    One unit of the underlying each: covered call, protective put, short straddle, short strangle, call spread, ratio
-    spread (long one, short two further out), butterfly, calendar, box, and a short straddle hedged to no delta.
+    One unit of the underlying each: covered call, protective put, short straddle and strangle, short wings, call
+    spread, ratio spread (long one, short two further out), butterfly, calendar, box, and a short straddle and a risk
+    reversal hedged to no delta; and for each two underlyings a pair, the first long, as much of the second short.
     """
     held: list[tuple[str, str, float]] = []
-    for underlying in sorted(set(market.vols) & set(instruments.underlying.tolist())):
-        for name, legs in _of(instruments, market, str(underlying)):
-            for i, units in legs.items():
-                # An inverse future's contract is an amount of quote currency.
-                inverse = instruments.kind[i] != Kind.OPTION and instruments.settlement[i] == Settlement.INVERSE
-                size = instruments.contract_size[i] / (market.spot[market.column(str(underlying))] if inverse else 1.0)
-                held.append((f"{name} · {underlying}", str(instruments.instrument_id[i]), units / size))
+
+    def hold(name: str, legs: Legs) -> None:
+        for i, units in legs.items():
+            # An inverse future's contract is an amount of quote currency.
+            inverse = instruments.kind[i] != Kind.OPTION and instruments.settlement[i] == Settlement.INVERSE
+            spot = market.spot[market.column(str(instruments.underlying[i]))]
+            size = instruments.contract_size[i] / (spot if inverse else 1.0)
+            held.append((name, str(instruments.instrument_id[i]), units / size))
+
+    underlyings = sorted(set(market.vols) & set(map(str, instruments.underlying)))
+    for underlying in underlyings:
+        for name, legs in _of(instruments, market, underlying):
+            hold(f"{name} · {underlying}", legs)
+    hedges = {u: i for u in underlyings if (i := _linear(instruments, u)) >= 0}
+    for one, other in combinations(hedges, 2):
+        ratio = market.base_price(one) / market.base_price(other)
+        hold(f"pair · {one} − {other}", {hedges[one]: 1.0, hedges[other]: -ratio})
     columns = list(zip(*held, strict=True)) if held else [(), (), ()]
     return build_portfolio(
         instruments,
@@ -65,16 +79,15 @@ def _of(instruments: Instruments, market: MarketSnapshot, underlying: str) -> It
     high, low = option(PutCall.CALL, WING, at, (call,)), option(PutCall.PUT, -WING, at, (put,))
     below = option(PutCall.CALL, -WING, at, (call, high))
     high_put = -1 if high < 0 else _other_right(instruments, options, high)
-    linear = np.flatnonzero(mine & np.isin(instruments.kind, [Kind.PERPETUAL, Kind.SPOT, Kind.FUTURE]))
-    # A perpetual, else what expires first.
-    first = np.lexsort((instruments.expiry[linear], instruments.kind[linear] != Kind.PERPETUAL))
-    hedge = int(linear[first[0]]) if len(linear) else -1
+    hedge = _linear(instruments, underlying)
+    far_call, far_put = option(PutCall.CALL, FAR, at, (call, high)), option(PutCall.PUT, -FAR, at, (put, low))
     later = option(PutCall.CALL, 0.0, float(expiries[near + 1])) if near + 1 < len(expiries) else -1
     listed: dict[str, list[tuple[int, float]]] = {
         "covered call": [(hedge, 1.0), (high, -1.0)],
         "protective put": [(hedge, 1.0), (low, 1.0)],
         "short straddle": [(call, -1.0), (put, -1.0)],
         "short strangle": [(high, -1.0), (low, -1.0)],
+        "short wings": [(far_call, -1.0), (far_put, -1.0)],
         "call spread": [(call, -1.0), (high, 1.0)],
         "ratio spread": [(call, 1.0), (high, -2.0)],
         "butterfly": [(below, -1.0), (call, 2.0), (high, -1.0)],
@@ -82,20 +95,36 @@ def _of(instruments: Instruments, market: MarketSnapshot, underlying: str) -> It
         "box": [(call, 1.0), (high, -1.0), (high_put, 1.0), (put, -1.0)],
     }
     if call >= 0 and put >= 0:
-        listed["hedged straddle"] = [(call, -1.0), (put, -1.0), (hedge, _delta(instruments, market, (call, put)))]
+        listed["hedged straddle"] = [
+            (call, -1.0),
+            (put, -1.0),
+            (hedge, _delta(instruments, market, {call: 1.0, put: 1.0})),
+        ]
+    if high >= 0 and low >= 0:
+        skew = {high: -1.0, low: 1.0}
+        listed["hedged risk reversal"] = [(high, 1.0), (low, -1.0), (hedge, _delta(instruments, market, skew))]
     for name, legs in listed.items():
         if all(i >= 0 for i, _ in legs) and len({i for i, _ in legs}) == len(legs):
             yield name, dict(legs)
 
 
-def _delta(instruments: Instruments, market: MarketSnapshot, options: tuple[int, ...]) -> float:
-    """Delta of one unit of each option, in units of the underlying."""
-    some = instruments.take(np.array(options))
+def _linear(instruments: Instruments, underlying: str) -> int:
+    """A perpetual of the underlying, else the spot or future that expires first; −1 if there is none."""
+    rows = np.flatnonzero(
+        (instruments.underlying == underlying) & np.isin(instruments.kind, [Kind.PERPETUAL, Kind.SPOT, Kind.FUTURE])
+    )
+    order = np.lexsort((instruments.expiry[rows], instruments.kind[rows] != Kind.PERPETUAL))
+    return int(rows[order[0]]) if len(rows) else -1
+
+
+def _delta(instruments: Instruments, market: MarketSnapshot, legs: Mapping[int, float]) -> float:
+    """Delta of options (row -> units of the underlying), in units of the underlying."""
+    some = instruments.take(np.array(list(legs)))
     _, sensitivities = values_and_greeks(some, market)
     own = factor_name(some.underlying[0], FactorKind.SPOT)
     [delta] = [s.value for s in sensitivities if (s.factor, s.greek) == (own, Greek.DELTA)]
     price = market.base_price(some.underlying[0]) / market.spot[market.column(some.underlying[0])]
-    return float((delta / some.contract_size).sum() / price)
+    return float((np.array(list(legs.values())) * delta / some.contract_size).sum() / price)
 
 
 def _other_right(instruments: Instruments, options: np.ndarray, i: int) -> int:
