@@ -10,7 +10,8 @@ from jaxtyping import Float, Int
 from pmvar.errors import NumericsError
 from pmvar.market.snapshot import MarketSnapshot
 from pmvar.methods.grid_accounts import UnderlyingRisk, underlying_risk
-from pmvar.methods.grid_rules import Balances, GridRules, Role
+from pmvar.methods.grid_rules import Balances, GridRules
+from pmvar.methods.grid_scenarios import Role
 from pmvar.methods.grid_values import GridValues, VenueState, grid_values
 from pmvar.methods.result import MethodMargin, Step
 from pmvar.methods.standard import standard_margin, unit_requirements

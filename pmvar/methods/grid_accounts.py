@@ -8,7 +8,8 @@ import numpy as np
 from jaxtyping import Bool, Float
 from scipy import sparse
 
-from pmvar.methods.grid_rules import SKEWS, Discount, UnderlyingClass
+from pmvar.methods.grid_rules import Discount, UnderlyingClass
+from pmvar.methods.grid_scenarios import SKEWS
 from pmvar.methods.grid_values import GridValues
 from pmvar.types import Kind
 

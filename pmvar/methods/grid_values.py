@@ -13,7 +13,8 @@ from scipy.special import ndtr
 from pmvar.errors import NumericsError
 from pmvar.instruments import Instruments
 from pmvar.market.snapshot import MarketSnapshot
-from pmvar.methods.grid_rules import Coin, GridBlock, GridRules, Scenario, Skew, VolMove, VolShock, VolUnit
+from pmvar.methods.grid_rules import Coin, GridRules
+from pmvar.methods.grid_scenarios import GridBlock, Scenario, Skew, VolMove, VolShock, VolUnit
 from pmvar.types import DAY, SECONDS_PER_YEAR, Kind, Settlement
 from pmvar.valuation.today import Moves, Terms, terms_today, values_under
 
