@@ -133,7 +133,9 @@ def test_strategies_are_what_their_names_say() -> None:
         assert abs(held[row[f"{hedged} · BTC"]]) < 1e-9 < 0.01 < abs(held[row["covered call · BTC"]])
     assert sum(n.startswith("pair · ") for n in names) == 6
     pair = book.quantity[[row["pair · BTC − ETH"]]].toarray()[0]
-    assert pair.sum() == pytest.approx(0, abs=1e-6) and sorted(np.abs(pair[pair != 0])) == pytest.approx([SPOT["BTC"]] * 2)
+    assert pair.sum() == pytest.approx(0, abs=1e-6) and sorted(np.abs(pair[pair != 0])) == pytest.approx(
+        [SPOT["BTC"]] * 2
+    )
     quantity = book.quantity[[row["box · BTC"]]].toarray()[0]
     legs = np.flatnonzero(quantity)
     sign = np.where(book.instruments.put_call[legs] == "call", 1.0, -1.0) * quantity[legs]

@@ -4,7 +4,8 @@ import pytest
 
 from pmvar.errors import InputError
 from pmvar.methods.grid_file import load_rules, read_rules, venues
-from pmvar.methods.grid_rules import GridRules, VolMove
+from pmvar.methods.grid_rules import GridRules
+from pmvar.methods.grid_scenarios import VolMove
 from tests.grids import MINIMAL, with_values
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -11,7 +12,8 @@ from pmvar.errors import NumericsError
 from pmvar.market.snapshot import MarketSnapshot
 from pmvar.methods.fallback import at_least_standard, unpriceable
 from pmvar.methods.grid_accounts import UnderlyingRisk, underlying_risk
-from pmvar.methods.grid_rules import Balances, GridRules, Role
+from pmvar.methods.grid_rules import Balances, GridRules
+from pmvar.methods.grid_scenarios import Role
 from pmvar.methods.grid_values import GridValues, VenueState, grid_values
 from pmvar.methods.result import MethodMargin, Step
 from pmvar.methods.standard import unit_requirements
@@ -53,19 +55,16 @@ def grid_margin(
     value = np.full(len(table), np.nan)
     risks: dict[str, UnderlyingRisk] = {}
     scanned = _scanned(portfolio, rules, market)
-    for underlying in sorted(set(table.underlying.tolist())):
-        own = [i for i in np.flatnonzero(table.underlying == underlying).tolist() if i not in missing]
-        rows = np.array(own, dtype=np.int64)
-        if not own:
-            continue
-        values = grid_values(table.take(rows), market, rules, state)
+    for underlying, rows, values in _valued(portfolio, market, rules, state, missing):
         value[rows] = values.today
         inside = scanned[rows]
         if inside.any():
-            risks[str(underlying)] = underlying_risk(
-                portfolio.quantity[:, rows[inside]], _take(values, np.flatnonzero(inside)), rules.class_of(underlying),
+            risks[underlying] = underlying_risk(
+                portfolio.quantity[:, rows[inside]],
+                _take(values, np.flatnonzero(inside)),
+                rules.class_of(underlying),
                 confidence=state.confidence.get(underlying, 1.0),
-            )  # fmt: skip
+            )
     lines = [line for name, members in _groups(rules, risks) for line in _group_lines(name, members, rules, state)]
     debt = _debts(portfolio, market, value, scanned)
     lines.append(_Line("", "debt", "balances below zero", debt, debt))
@@ -87,6 +86,32 @@ def grid_margin(
 def _totals(lines: list[_Line]) -> tuple[Float[np.ndarray, " account"], Float[np.ndarray, " account"]]:
     """Initial and maintenance margin, line after line."""
     return np.sum([line.initial for line in lines], axis=0), np.sum([line.maintenance for line in lines], axis=0)
+
+
+Valued = tuple[str, Int[np.ndarray, " instrument"], GridValues]
+"""An underlying, its instruments' columns in the portfolio's table, and their values."""
+
+
+def _valued(
+    portfolio: Portfolio, market: MarketSnapshot, rules: GridRules, state: VenueState, missing: Mapping[int, str]
+) -> Iterator[Valued]:
+    """Values of all instruments that can be valued, held or not, so that no account's depend on what others hold."""
+    table = portfolio.instruments
+    for underlying in sorted({str(u) for u in table.underlying}):
+        rows = np.array([i for i in np.flatnonzero(table.underlying == underlying) if i not in missing], dtype=np.int64)
+        if rows.size:
+            yield underlying, rows, grid_values(table.take(rows), market, rules, state)
+
+
+def held_values(portfolio: Portfolio, market: MarketSnapshot, rules: GridRules, state: VenueState) -> Iterator[Valued]:
+    """By underlying, the values of what the scan covers; what cannot be valued is left out."""
+    table = portfolio.instruments
+    missing = unpriceable(table, market)
+    scanned = _scanned(portfolio, rules, market)
+    for underlying, rows, values in _valued(portfolio, market, rules, state, missing):
+        inside = np.flatnonzero(scanned[rows])
+        if inside.size:
+            yield underlying, rows[inside], _take(values, inside)
 
 
 def _scanned(portfolio: Portfolio, rules: GridRules, market: MarketSnapshot) -> np.ndarray:

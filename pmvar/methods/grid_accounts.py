@@ -8,7 +8,8 @@ import numpy as np
 from jaxtyping import Bool, Float
 from scipy import sparse
 
-from pmvar.methods.grid_rules import SKEWS, Discount, UnderlyingClass
+from pmvar.methods.grid_rules import Discount, UnderlyingClass
+from pmvar.methods.grid_scenarios import SKEWS
 from pmvar.methods.grid_values import GridValues
 from pmvar.types import Kind
 
@@ -32,7 +33,7 @@ def underlying_risk(
     quantity: sparse.csr_array, values: GridValues, cls: UnderlyingClass, *, confidence: float
 ) -> UnderlyingRisk:
     """P&L and charges of positions `quantity` [account, instrument] in the instruments of `values`."""
-    pnl, basis = _pnl(quantity, values, cls)
+    pnl, basis = scenario_pnl(quantity, values, cls)
     kind, price = values.instruments.kind, values.price
     is_option, is_future = kind == Kind.OPTION, np.isin(kind, [Kind.FUTURE, Kind.PERPETUAL])
     units = values.instruments.contract_size
@@ -59,7 +60,7 @@ def _dot(quantity: sparse.csr_array, column: np.ndarray) -> Float[np.ndarray, " 
     return np.asarray(quantity @ column)
 
 
-def _pnl(
+def scenario_pnl(
     quantity: sparse.csr_array, values: GridValues, cls: UnderlyingClass
 ) -> tuple[Float[np.ndarray, "account scenario"], Float[np.ndarray, " account"]]:
     """P&L by scenario, and the loss by the basis charge.

@@ -10,7 +10,7 @@ from datetime import date
 from enum import StrEnum
 from importlib import resources
 from pathlib import Path
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from pmvar.errors import InputError, Problem
 from pmvar.methods.grid_rules import GridRules
@@ -69,6 +69,17 @@ def _table(kind: Any, table: Any, at: str) -> Any:
 
 def read_rules(content: bytes, *, file: str) -> GridRules:
     """The rules in a venue file. Raises InputError naming the first fault."""
+    return read_toml(GridRules, content, file=file)
+
+
+Dated = TypeVar("Dated")
+
+
+def read_toml(kind: type[Dated], content: bytes, *, file: str) -> Dated:
+    """The dataclass `kind` in a TOML file whose keys are its fields, beside `format`; `date` must be a date.
+
+    Raises InputError naming the first fault.
+    """
     try:
         document = tomllib.loads(content.decode().replace("\r\n", "\n"))
     except (ValueError, RecursionError) as error:
@@ -84,7 +95,7 @@ def read_rules(content: bytes, *, file: str) -> GridRules:
             raise _fault("date", dated, rule="must be a date", fix="write it as in 2025-01-31, without quotes")
         if "date" in document:
             document["date"] = dated.isoformat()
-        return _table(GridRules, document, "")
+        return _table(kind, document, "")
     except _Fault as fault:
         p: Problem = fault.args[0]
         raise InputError(Problem(p.rule, p.fix, file=file, column=p.column, value=p.value)) from fault

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Array, Bool, Float
 from scipy.special import ndtr
 
 from pmvar.errors import NumericsError
 from pmvar.instruments import Instruments
 from pmvar.market.snapshot import MarketSnapshot
-from pmvar.methods.grid_rules import Coin, GridBlock, GridRules, Scenario, Skew, VolMove, VolShock, VolUnit
+from pmvar.methods.grid_rules import Coin, GridRules
+from pmvar.methods.grid_scenarios import GridBlock, Scenario, Skew, VolMove, VolShock, VolUnit
 from pmvar.types import DAY, SECONDS_PER_YEAR, Kind, Settlement
-from pmvar.valuation.today import Moves, Terms, terms_today, values_under
+from pmvar.valuation.today import Moves, Terms, slopes_under, terms_today, values_under
 
 DAYS_PER_YEAR = SECONDS_PER_YEAR / DAY
 TENOR = 30.0
@@ -55,34 +58,81 @@ class GridValues:
 
 
 def shocked_vol(
-    vol: Float[np.ndarray, " option"],
-    time: Float[np.ndarray, " option"],
-    log_moneyness: Float[np.ndarray, " option"],
+    vol: Float[Array, " option"],
+    log_moneyness: Float[Array, " option"],
+    time: Float[Array, " option"],
     *,
     move: VolMove,
     shock: VolShock,
     skew: Skew | None,
-) -> Float[np.ndarray, " option"]:
+) -> Float[Array, " option"]:
     """Volatility of options after a vol move; `time` in years, k = ln(K/F) of today."""
     if move is VolMove.FLAT:
         return vol
     if move in (VolMove.UP, VolMove.DOWN):
         size = (shock.up if move is VolMove.UP else -shock.down) * _term_scale(time * DAYS_PER_YEAR, shock)
-        moved = np.maximum(vol * (1 + size) if shock.unit is VolUnit.RELATIVE else vol + size, 0.0)
-        return np.maximum(moved, shock.least_up) if move is VolMove.UP else moved
+        moved = jnp.maximum(vol * (1 + size) if shock.unit is VolUnit.RELATIVE else vol + size, 0.0)
+        return jnp.maximum(moved, shock.least_up) if move is VolMove.UP else moved
     assert skew is not None  # which the class has checked
-    root = np.sqrt(time)
-    cap = np.maximum(skew.cap_slope * root + skew.cap_level, 0.0)
-    width = np.maximum(root * skew.width * (skew.level + skew.slope * root), skew.least_width)
-    k = log_moneyness if move is VolMove.LINEAR_SKEW else np.abs(log_moneyness)
-    return vol * np.maximum(1 + np.clip(k * cap / width, -cap, cap), 0.0)
+    root = jnp.sqrt(time)
+    cap = jnp.maximum(skew.cap_slope * root + skew.cap_level, 0.0)
+    width = jnp.maximum(root * skew.width * (skew.level + skew.slope * root), skew.least_width)
+    k = log_moneyness if move is VolMove.LINEAR_SKEW else jnp.abs(log_moneyness)
+    return vol * jnp.maximum(1 + jnp.clip(k * cap / width, -cap, cap), 0.0)
 
 
-def _term_scale(days: Float[np.ndarray, " option"], shock: VolShock) -> Float[np.ndarray, " option"]:
+def _term_scale(days: Float[Array, " option"], shock: VolShock) -> Float[Array, " option"]:
     if shock.term_days:
-        return np.interp(days, shock.term_days, shock.term_scale)
-    power = np.where(days <= TENOR, shock.short_power, shock.long_power)
-    return (TENOR / np.maximum(days, shock.floor_days)) ** power
+        return jnp.interp(days, jnp.array(shock.term_days), jnp.array(shock.term_scale))
+    power = jnp.where(days <= TENOR, shock.short_power, shock.long_power)
+    return (TENOR / jnp.maximum(days, shock.floor_days)) ** power
+
+
+class _Setting(NamedTuple):
+    """What `values_under` needs: today in the first column, the grid, then the two moves of the basis charge."""
+
+    terms: Terms
+    moves: Moves
+    columns: tuple[Scenario, ...]
+    linked: Bool[np.ndarray, " instrument"]
+    """Whether the price of what an instrument settles in is, or hangs on, that of the underlying."""
+    vol_by_vol: Float[np.ndarray, "instrument column"]
+    """Slope of the shocked volatility by today's, less 1."""
+    vol_by_log_spot: Float[np.ndarray, "instrument column"]
+    """By the log price, the strike held."""
+
+
+def _setting(instruments: Instruments, market: MarketSnapshot, rules: GridRules, state: VenueState) -> _Setting:
+    underlying = str(instruments.underlying[0])
+    cls = rules.class_of(underlying)
+    terms = _marked(terms_today(instruments, market), instruments, state)
+    linked = _linked(instruments, underlying, market)
+    is_option = jnp.asarray(instruments.kind == Kind.OPTION)
+    time = jnp.where(is_option, terms.time, 0.0)
+    k = jnp.where(is_option, jnp.log(terms.strike / terms.forward), 0.0)
+    edges = (_still(cls.basis.move), _still(-cls.basis.move)) if cls.basis else ()
+    columns = (_still(0.0), *cls.scenarios(), *edges)
+
+    def shift(move: VolMove) -> tuple[np.ndarray, ...]:
+        def shocked(vol: Array, k: Array) -> Array:
+            return shocked_vol(vol, k, time, move=move, shock=cls.vol, skew=cls.skew)
+
+        zero, one = jnp.zeros_like(k), jnp.ones_like(k)
+        moved, by_vol = jax.jvp(shocked, (terms.vol, k), (one, zero))
+        _, by_k = jax.jvp(shocked, (terms.vol, k), (zero, one))
+        return tuple(np.asarray(x) for x in (moved - terms.vol, by_vol - 1.0, -by_k))
+
+    shifts = {move: shift(move) for move in {s.vol for s in columns}}
+    vol, by_vol, by_log_spot = (np.stack([shifts[s.vol][i] for s in columns], axis=1) for i in range(3))
+    log_move = np.log1p(np.array([s.move for s in columns]))
+    moves = Moves(
+        log_spot=_has_spot(instruments) * log_move,
+        log_settlement=(linked & (rules.coin is Coin.MOVES)).astype(float)[:, None] * log_move,
+        vol=vol,
+        rate=0.0,
+        clock=np.array([s.days / DAYS_PER_YEAR for s in columns]),
+    )
+    return _Setting(terms, moves, columns, linked, by_vol, by_log_spot)
 
 
 def grid_values(instruments: Instruments, market: MarketSnapshot, rules: GridRules, state: VenueState) -> GridValues:
@@ -90,48 +140,72 @@ def grid_values(instruments: Instruments, market: MarketSnapshot, rules: GridRul
 
     Raises NumericsError naming the instrument if a value is not finite.
     """
-    underlying = str(instruments.underlying[0])
-    cls = rules.class_of(underlying)
-    terms = _marked(terms_today(instruments, market), instruments, state)
-    linked = _linked(instruments, underlying, market) & (rules.coin is Coin.MOVES)
-    is_option = instruments.kind == Kind.OPTION
-    vol, time = np.asarray(terms.vol), np.where(is_option, np.asarray(terms.time), 0.0)
-    k = np.where(is_option, np.log(np.asarray(terms.strike) / np.asarray(terms.forward)), 0.0)
-
-    columns, basis = cls.scenarios(), cls.basis
-    edges = (_still(basis.move), _still(-basis.move)) if basis else ()
-    every = (_still(0.0), *columns, *edges)
-    log_move = np.log1p(np.array([s.move for s in every]))
-    moves = Moves(
-        # A balance's price is that of its settlement alone.
-        log_spot=np.where(instruments.kind == Kind.CASH, 0.0, 1.0)[:, None] * log_move,
-        log_settlement=linked.astype(float)[:, None] * log_move,
-        vol=np.stack([shocked_vol(vol, time, k, move=s.vol, shock=cls.vol, skew=cls.skew) - vol for s in every], 1),
-        rate=0.0,
-        clock=np.array([s.days / DAYS_PER_YEAR for s in every]),
-    )
-    found = values_under(instruments, terms, moves)
+    at = _setting(instruments, market, rules, state)
+    found = values_under(instruments, at.terms, at.moves)
     sound = np.isfinite(found).all(axis=1)
     if not sound.all():
         name = instruments.instrument_id[int(np.argmin(sound))]
         raise NumericsError(f"{name} has no finite value in a scenario of {rules.name}; correct its market data")
-    today, value = found[:, 0], found[:, 1 : 1 + len(columns)]
-    if rules.coin is Coin.HELD:
-        # P&L in coin, Q·(1 − 1/(1 + x)), cut to an anchor a: × (1 + x)/(1 + a) and, by its weight, |a/x|.
-        inverse = (instruments.settlement == Settlement.INVERSE)[:, None]
-        factor = np.array([1.0 if np.isnan(s.anchor) else (1 + s.move) / (1 + s.anchor) for s in columns])
-        value = today[:, None] + np.where(inverse, factor, 1.0) * (value - today[:, None])
-    discounted = is_option & (instruments.settlement == Settlement.LINEAR)
+    underlying = str(instruments.underlying[0])
+    n = len(rules.class_of(underlying).scenarios())
+    discounted = (instruments.kind == Kind.OPTION) & (instruments.settlement == Settlement.LINEAR)
     return GridValues(
         instruments=instruments,
-        today=today,
-        value=value,
-        basis=found[:, 1 + len(columns) :],
-        delta=_delta(instruments, terms),
+        today=found[:, 0],
+        value=_in_coin(found, at, instruments, rules)[:, 1 : 1 + n],
+        basis=found[:, 1 + n :],
+        delta=_delta(instruments, at.terms),
         time=np.where(np.isfinite(instruments.expiry), (instruments.expiry - market.as_of) / SECONDS_PER_YEAR, 0.0),
-        rate=np.where(discounted, np.maximum(np.asarray(terms.rate), 0.0), 0.0),
+        rate=np.where(discounted, np.maximum(np.asarray(at.terms.rate), 0.0), 0.0),
         price=market.base_price(underlying),
     )
+
+
+def grid_slopes(
+    values: GridValues, market: MarketSnapshot, rules: GridRules, state: VenueState
+) -> tuple[GridValues, GridValues]:
+    """Derivatives of `values`, put where the values are: by the log price of the underlying, strikes' volatilities
+    held, and by a parallel shift of volatility (per 1.00). By automatic differentiation; the basis charge is left out.
+    """
+    instruments = values.instruments
+    at = _setting(instruments, market, rules, state)
+    n = values.value.shape[1]
+    spot = Moves(_has_spot(instruments), at.linked.astype(float)[:, None], at.vol_by_log_spot, 0.0, 0.0)
+    slopes = []
+    for along in (spot, Moves(0.0, 0.0, 1 + at.vol_by_vol, 0.0, 0.0)):
+        found = slopes_under(instruments, at.terms, at.moves, along=along)
+        moved = _in_coin(found, at, instruments, rules)
+        slopes.append(replace(values, today=found[:, 0], value=moved[:, 1 : 1 + n], basis=values.basis * 0.0))
+    by_spot, by_vol = slopes
+    # Futures start anew at every price: their profit goes with X·F, inverse with X/F.
+    is_future = np.isin(instruments.kind, [Kind.FUTURE, Kind.PERPETUAL])
+    power = np.where(instruments.settlement == Settlement.LINEAR, 1.0, -1.0) + at.linked
+    by_spot = replace(
+        by_spot,
+        today=np.where(is_future, 0.0, by_spot.today),
+        value=np.where(is_future[:, None], power[:, None] * values.value, by_spot.value),
+    )
+    return by_spot, by_vol
+
+
+def _has_spot(instruments: Instruments) -> Float[np.ndarray, "instrument 1"]:
+    """0 for balances, whose price is that of their settlement alone."""
+    return np.where(instruments.kind == Kind.CASH, 0.0, 1.0)[:, None]
+
+
+def _in_coin(
+    found: Float[np.ndarray, "instrument column"], at: _Setting, instruments: Instruments, rules: GridRules
+) -> Float[np.ndarray, "instrument column"]:
+    """Where coins are held: P&L of an inverse contract, Q·(1 − 1/(1 + x)), converted at an anchor a of its move x.
+
+    That is × (1 + x)/(1 + a), to which the scenario's weight adds |a/x|.
+    """
+    if rules.coin is not Coin.HELD:
+        return found
+    inverse = (instruments.settlement == Settlement.INVERSE)[:, None]
+    factor = np.array([1.0 if np.isnan(s.anchor) else (1 + s.move) / (1 + s.anchor) for s in at.columns])
+    today = found[:, :1]
+    return today + np.where(inverse, factor, 1.0) * (found - today)
 
 
 def _still(move: float) -> Scenario:

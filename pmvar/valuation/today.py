@@ -174,19 +174,40 @@ def values_under(instruments: Instruments, terms: Terms, moves: Moves) -> Float[
     an option whose clock runs past its expiry is worth what it pays. Where `moves.log_settlement` is 0, coin amounts
     stay at today's price of the coin: how venues that margin in coin count.
     """
-    shape = np.broadcast_shapes((len(instruments), 1), *(np.shape(m) for m in moves))
-    full = [np.broadcast_to(np.asarray(m, dtype=np.float64), shape) for m in moves]
+    return _under(instruments, terms, moves, None)
+
+
+def slopes_under(
+    instruments: Instruments, terms: Terms, moves: Moves, *, along: Moves
+) -> Float[np.ndarray, "instrument scenario"]:
+    """Derivative of `values_under` where `moves` change at the rates `along`, by automatic differentiation."""
+    return _under(instruments, terms, moves, along)
+
+
+def _under(
+    instruments: Instruments, terms: Terms, moves: Moves, along: Moves | None
+) -> Float[np.ndarray, "instrument scenario"]:
+    directions = () if along is None else along
+    shape = np.broadcast_shapes((len(instruments), 1), *(np.shape(m) for m in (*moves, *directions)))
+    full, rates = (
+        [np.broadcast_to(np.asarray(m, dtype=np.float64), shape) for m in each] for each in (moves, directions)
+    )
     out = np.empty(shape)
     for rows, kind, linear in _products(instruments):
         # Indexed by NumPy: a gather on the device costs a hundred times as much.
         some = Terms(*(jnp.asarray(np.asarray(t)[rows, None]) for t in terms))
-        out[rows] = np.asarray(_moved(some, Moves(*(jnp.asarray(m[rows]) for m in full)), kind=kind, linear=linear))
+        at, by = (tuple(jnp.asarray(m[rows]) for m in each) for each in (full, rates))
+        out[rows] = np.asarray(_moved(some, Moves(*at), Moves(*by) if by else None, kind=kind, linear=linear))
     return out
 
 
 @partial(jax.jit, static_argnames=("kind", "linear"))
-def _moved(terms: Terms, moves: Moves, *, kind: Kind, linear: bool) -> Float[Array, "instrument scenario"]:
-    return _value(kind, linear, terms, moves)
+def _moved(
+    terms: Terms, moves: Moves, along: Moves | None, *, kind: Kind, linear: bool
+) -> Float[Array, "instrument scenario"]:
+    if along is None:
+        return _value(kind, linear, terms, moves)
+    return jax.jvp(lambda m: _value(kind, linear, terms, m), (moves,), (along,))[1]
 
 
 def _products(instruments: Instruments) -> Iterator[tuple[np.ndarray, Kind, bool]]:
