@@ -134,9 +134,9 @@ def test_concentration_raises_the_margin():
     tables = margins(
         table([instrument(a, "spot", a) for a in ASSETS]), held, market, model, horizon="1d", drift=Drift.NONE
     )
-    law = stats.t(nu, scale=np.sqrt((nu - 2) / nu))
-    var = law.ppf(0.99)
-    es = 100 * integrate.quad(lambda x: x * law.pdf(x), var, np.inf)[0]
+    scale = np.sqrt((nu - 2) / nu)
+    var = scale * stats.t.ppf(0.99, nu)
+    es = 100 * integrate.quad(lambda x: x * stats.t.pdf(x / scale, nu) / scale, var, np.inf)[0]
     for account, positions in held.items():
         k = len(positions)
         sd = gross * sigma * np.sqrt((1 + (k - 1) * rho) / k)

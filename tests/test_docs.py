@@ -15,6 +15,7 @@ from pmvar.io.model_file import FACTOR_KEYS, KEYS
 from pmvar.io.schemas import SCHEMAS
 from pmvar.io.settings import SECTIONS, TOP
 from pmvar.io.synthetic import synthetic_book
+from pmvar.methods import comparison
 from pmvar.risk.result import TABLES
 from pmvar.types import Status
 
@@ -143,7 +144,7 @@ def test_format_names_every_table_column_and_key():
             assert f"`{column.name}`" in FORMAT, f"{schema.name}.{column.name}"
             for choice in (*column.choices, *column.unsupported):
                 assert f"`{choice}`" in FORMAT, f"{schema.name}.{column.name}: {choice}"
-    for table, columns in TABLES.items():
+    for table, columns in {**TABLES, **comparison.TABLES}.items():
         assert f"**{table}**" in FORMAT
         for column in columns:
             assert f"`{column}`" in FORMAT, f"{table}.{column}"
