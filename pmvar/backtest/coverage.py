@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 from scipy import special, stats
 
-from pmvar.backtest.result import TestResult
+from pmvar.backtest.result import Outcome
 from pmvar.errors import UsageError
 
 YELLOW, RED = 0.95, 0.9999
@@ -23,7 +23,7 @@ class Zone(StrEnum):
     RED = "red"
 
 
-def kupiec(breaches: int, days: int, *, level: float) -> TestResult:
+def kupiec(breaches: int, days: int, *, level: float) -> Outcome:
     """Unconditional coverage: whether `breaches` in `days` fit a rate of 1 − `level`; χ² with one degree of freedom.
 
     Kupiec (1995), "Techniques for verifying the accuracy of risk measurement models", Journal of Derivatives 3. Raises
@@ -33,10 +33,10 @@ def kupiec(breaches: int, days: int, *, level: float) -> TestResult:
         raise UsageError(f"needs 0 ≤ breaches ≤ days and 0 < level < 1, not {breaches}, {days}, {level}")
     p = 1 - level
     statistic = 2 * (_log_likelihood(breaches, days, breaches / days) - _log_likelihood(breaches, days, p))
-    return TestResult(statistic, float(stats.chi2.sf(statistic, 1)))
+    return Outcome(statistic, float(stats.chi2.sf(statistic, 1)))
 
 
-def christoffersen_independence(breach: Bool[np.ndarray, " day"]) -> TestResult:
+def christoffersen_independence(breach: Bool[np.ndarray, " day"]) -> Outcome:
     """Whether a breach is as likely after a breach as after none; χ² with one degree of freedom.
 
     Christoffersen (1998), "Evaluating interval forecasts", International Economic Review 39, section 3.2, on the
@@ -53,14 +53,14 @@ def christoffersen_independence(breach: Bool[np.ndarray, " day"]) -> TestResult:
     together = _log_likelihood(both + only_now, len(now), (both + only_now) / len(now))
     # What is 0 may come out as minus one rounding.
     statistic = max(2 * (apart - together), 0.0)
-    return TestResult(statistic, float(stats.chi2.sf(statistic, 1)))
+    return Outcome(statistic, float(stats.chi2.sf(statistic, 1)))
 
 
-def conditional_coverage(breach: Bool[np.ndarray, " day"], *, level: float) -> TestResult:
+def conditional_coverage(breach: Bool[np.ndarray, " day"], *, level: float) -> Outcome:
     """Coverage and independence together, the sum of both statistics; χ² with two degrees of freedom."""
     count = kupiec(int(breach.sum()), len(breach), level=level).statistic
     statistic = count + christoffersen_independence(breach).statistic
-    return TestResult(statistic, float(stats.chi2.sf(statistic, 2)))
+    return Outcome(statistic, float(stats.chi2.sf(statistic, 2)))
 
 
 def traffic_light(breaches: int, days: int, *, level: float = 0.99) -> tuple[Zone, float]:

@@ -1,4 +1,4 @@
-"""Margin metrics, always together: a margin that covers more costs more, and one that is cheap on average rises more."""
+"""Margin metrics, always together: a margin that covers more costs more, and a cheap one rises more."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ RISE_DAYS = (1, 5, 20)
 class MarginMetrics:
     """One account, or the sum of a class of accounts, over the days of a backtest.
 
-    Murphy, Vasios and Vause (2014), "An investigation into the procyclicality of risk-based initial margin models", Bank
-    of England Financial Stability Paper 29, for the last two.
+    Murphy, Vasios and Vause (2014), "An investigation into the procyclicality of risk-based initial margin models",
+    Bank of England Financial Stability Paper 29, for the last two.
     """
 
     days: int

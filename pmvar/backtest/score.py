@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float
 from scipy import stats
 
-from pmvar.backtest.result import TestResult
+from pmvar.backtest.result import Outcome
 from pmvar.errors import UsageError
 
 
@@ -30,7 +30,7 @@ def fz0_score(
 
 def diebold_mariano(
     score: Float[np.ndarray, " day"], other: Float[np.ndarray, " day"], *, lags: int | None = None
-) -> TestResult:
+) -> Outcome:
     """Whether two scores differ in the mean: negative where the first is better; two-sided, standard normal.
 
     Diebold and Mariano (1995), "Comparing predictive accuracy", Journal of Business and Economic Statistics 13, with
@@ -46,6 +46,6 @@ def diebold_mariano(
     for lag in range(1, lags + 1):
         variance += 2 * (1 - lag / (lags + 1)) * (centred[lag:] @ centred[:-lag]) / n
     if not variance > 0:
-        return TestResult(np.nan, np.nan)
+        return Outcome(np.nan, np.nan)
     statistic = float(difference.mean() / np.sqrt(variance / n))
-    return TestResult(statistic, float(2 * stats.norm.sf(abs(statistic))))
+    return Outcome(statistic, float(2 * stats.norm.sf(abs(statistic))))

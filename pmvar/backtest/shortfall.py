@@ -10,7 +10,7 @@ from collections.abc import Callable
 import numpy as np
 from jaxtyping import Float
 
-from pmvar.backtest.result import TestResult
+from pmvar.backtest.result import Outcome
 from pmvar.errors import UsageError
 
 Losses = Float[np.ndarray, "*simulation day"]
@@ -44,12 +44,12 @@ def simulated_test(
     es: Forecast,
     level: float,
     simulated: Float[np.ndarray, "simulation day"],
-) -> TestResult:
+) -> Outcome:
     """Test `loss` by Z₁ or Z₂ against `simulated`: for each day losses drawn from the law that gave its VaR and ES.
 
     The p-value is (1 + #{Z of a simulation ≤ Z})/(1 + simulations), which is valid for any number of them (Davison and
-    Hinkley 1997, section 4.2); simulations without a breach do not count in Z₁. NaN where Z is. Raises UsageError unless
-    every ES is positive.
+    Hinkley 1997, section 4.2); simulations without a breach do not count in Z₁. NaN where Z is. Raises UsageError
+    unless every ES is positive.
     """
     if not np.all(es > 0):
         raise UsageError("expected shortfalls must be positive: the statistics divide by them")
@@ -57,4 +57,4 @@ def simulated_test(
     under = statistic(simulated, var, es, level)
     under = under[~np.isnan(under)]
     p = (1 + np.sum(under <= found)) / (1 + len(under)) if not np.isnan(found) else np.nan
-    return TestResult(found, float(p))
+    return Outcome(found, float(p))
