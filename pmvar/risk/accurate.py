@@ -8,7 +8,7 @@ which stays a law that can be drawn from; what is drawn is stratified by Q_x. Fo
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -187,10 +187,12 @@ def _tilt(q: Quadratic, x: float) -> tuple[float, float, float]:
     # ln φ is convex and infinite from some θ on.
     while not np.isfinite(log_phi(top)):
         top *= 0.97
-    best = optimize.minimize_scalar(log_phi, bounds=(0.0, top), method="bounded", options={"xatol": 1e-10 * top})
-    if not (np.isfinite(best.fun) and best.fun < 0):
+    step = {"xatol": 1e-10 * top}
+    best: Any = optimize.minimize_scalar(log_phi, bounds=(0.0, top), method="bounded", options=step)
+    theta, least = float(best.x), float(best.fun)
+    if not (np.isfinite(least) and least < 0):
         return 0.0, 0.0, 0.0
-    return float(best.x), alpha(best.x), float(best.fun)
+    return theta, alpha(theta), least
 
 
 def _draws(
