@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pmvar.engine import half_of_memory, margin_report
+from pmvar.engine import Progress, counter, half_of_memory, margin_report, quiet
 from pmvar.methods.comparison import comparison_tables, gross, monte_carlo, strategy_table
 from pmvar.methods.result import Method, MethodMargin
 from pmvar.methods.strategies import strategies
@@ -37,13 +37,14 @@ def compare(
     *,
     memory_bytes: float | None = None,
     notes: tuple[str, ...] = (),
+    progress: Progress = quiet,
 ) -> ComparisonReport:
     """The Monte Carlo margin and `methods` for every account, for textbook strategies, and what drives them apart.
 
     Raises what `margin_report` and the methods raise.
     """
     memory = memory_bytes or half_of_memory()
-    report, found, store, blocks = _measured(pnl, portfolio, rules, methods, memory)
+    report, found, store, blocks = _measured(pnl, portfolio, rules, methods, memory, progress)
     beyond = exceedance(blocks, store, np.array([m.initial for m in found]))
     tables = comparison_tables(found, report, beyond, level=rules.level)
     grids = tuple(_grid(account, report, pnl, store, blocks, portfolio) for account in _drawn(report, found))
@@ -51,7 +52,7 @@ def compare(
     textbook = strategies(portfolio.instruments, pnl.market)
     if textbook.n_accounts:
         theirs = reprice(textbook, pnl.market, pnl.scenarios, precision=pnl.precision)
-        own, margins, kept, parts = _measured(theirs, textbook, rules, methods, memory)
+        own, margins, kept, parts = _measured(theirs, textbook, rules, methods, memory, quiet)
         past = exceedance(parts, kept, np.array([m.initial for m in margins]))
         tables["strategies"] = strategy_table(margins, own, past, level=rules.level)
     said = tuple(f"{m.method}: {note}" for m in found for note in m.notes)
@@ -59,13 +60,21 @@ def compare(
 
 
 def _measured(
-    pnl: ProfitAndLoss, portfolio: Portfolio, rules: MarginRules, methods: Sequence[Method], memory: float
+    pnl: ProfitAndLoss,
+    portfolio: Portfolio,
+    rules: MarginRules,
+    methods: Sequence[Method],
+    memory: float,
+    progress: Progress,
 ) -> tuple[MarginResult, list[MethodMargin], TileStore, list[AccountBlock]]:
     """The Monte Carlo margins, all methods with them first, and what their losses are read from."""
-    report = margin_report(pnl, portfolio, rules, greeks=False, memory_bytes=memory)
+    report = margin_report(pnl, portfolio, rules, greeks=False, memory_bytes=memory, progress=progress)
     live = np.flatnonzero(report.tables["margins"]["status"] != Status.WITHHELD)
     store = TileStore(pnl, memory_bytes=memory)
-    found = [monte_carlo(report), gross(report), *(method(portfolio) for method in methods)]
+    found, advance = [monte_carlo(report), gross(report)], counter(progress, "methods", len(methods))
+    for method in methods:
+        found.append(method(portfolio))
+        advance()
     return report, found, store, list(account_blocks(portfolio.quantity, live))
 
 

@@ -48,8 +48,8 @@ LEAST_TAIL = 10
 """Scenarios that must lie beyond the level: fewer say nothing of a tail, nor of their own error."""
 
 
-def _quiet(stage: str, done: int, total: int) -> None:
-    pass
+def quiet(stage: str, done: int, total: int) -> None:
+    """Progress that nobody looks at."""
 
 
 def margin_report(
@@ -64,7 +64,7 @@ def margin_report(
     memory_bytes: float | None = None,
     notes: tuple[str, ...] = (),
     settings: Mapping[str, Any] | None = None,
-    progress: Progress = _quiet,
+    progress: Progress = quiet,
 ) -> MarginReport:
     """Margin of every account of `portfolio` from its P&L under the scenarios of `pnl`.
 
@@ -86,10 +86,10 @@ def margin_report(
 
     n_tiles = scenarios.n_tiles
     store = TileStore(
-        pnl, memory_bytes=memory_bytes or half_of_memory(), advance=_counter(progress, "revaluation", n_tiles)
+        pnl, memory_bytes=memory_bytes or half_of_memory(), advance=counter(progress, "revaluation", n_tiles)
     )
     blocks = list(account_blocks(portfolio.quantity, live))
-    advance = _counter(progress, "accounts", len(live))
+    advance = counter(progress, "accounts", len(live))
     measured: list[BlockMeasure] = []
     for block in blocks:
         measured.append(measure_block(block, store, rules.level, names=portfolio.account_id))
@@ -107,7 +107,7 @@ def margin_report(
         found, by_model = gradients(
             pnl, measured, portfolio.instruments, factors,
             measure=rules.measure, level=rules.level, names=portfolio.account_id,
-            advance=_counter(progress, "gradients", n_tiles),
+            advance=counter(progress, "gradients", n_tiles),
         )  # fmt: skip
 
     stressed = _stress(portfolio, pnl, stress, live)
@@ -116,7 +116,7 @@ def margin_report(
             raise UsageError(
                 f"the stress list has an entry {DECORRELATION!r}, which is the name of a stress of the model"
             )
-        advance = _counter(progress, "decorrelation", decorrelated.scenarios.n_tiles)
+        advance = counter(progress, "decorrelation", decorrelated.scenarios.n_tiles)
         with_less = TileStore(decorrelated, memory_bytes=memory_bytes or half_of_memory(), advance=advance)
         stressed[DECORRELATION] = _measures(blocks, with_less, rules, portfolio)[live]
 
@@ -147,7 +147,8 @@ def margin_report(
     )
 
 
-def _counter(progress: Progress, stage: str, total: int) -> Callable[..., None]:
+def counter(progress: Progress, stage: str, total: int) -> Callable[..., None]:
+    """A function that tells `progress` of steps done."""
     done = 0
 
     def advance(step: int = 1) -> None:

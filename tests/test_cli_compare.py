@@ -20,8 +20,10 @@ def test_compare_with_a_venue_of_ones_own(cli: Cli, tmp_path: Path) -> None:
     own = tmp_path / "own.toml"
     own.write_text(source.read_text(encoding="utf-8").replace('name = "deribit"', 'name = "own"'), encoding="utf-8")
     assert load_rules(own).name == "own" and "own" not in venues()
-    done = cli("compare", book, "--out", tmp_path / "out", "--methods", f"mc,span,deribit,{own}", "--paths", "4096")
+    done = cli("compare", book, "--out", tmp_path / "out", "--methods", f"mc,span,deribit,{own}", "--paths", "4096",
+               "--log-json")  # fmt: skip
     assert done.code == 0, done.err
+    assert '"methods"' in done.err
     lines = done.out.splitlines()
     assert "under 5 methods" in lines[0] and [line.split()[0] for line in lines[2:-1]] == [
         "mc",

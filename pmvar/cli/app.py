@@ -206,12 +206,16 @@ def compare(
     horizon: Annotated[str | None, typer.Option(help="Margin period of risk, such as 2d.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the scenarios.")] = None,
     table_format: Annotated[TableFormat, typer.Option("--format", help="Format of the tables.")] = TableFormat.PARQUET,
+    log_json: Annotated[bool, typer.Option("--log-json", help="Progress as JSON lines on standard error.")] = False,
 ) -> None:
     """Margin every account by every method, side by side with the Monte Carlo: tables and report.html in COMPARE."""
     from pmvar.cli.compare import compare_book
 
     overrides = {"scenarios": paths, "level": level, "horizon": horizon, "seed": seed}
-    typer.echo(compare_book(book, out, methods=methods.split(","), overrides=overrides, table_format=str(table_format)))
+    summary = compare_book(
+        book, out, methods=methods.split(","), overrides=overrides, table_format=str(table_format), log_json=log_json
+    )
+    typer.echo(summary)
 
 
 @app.command(name="span-arrays")

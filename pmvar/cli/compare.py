@@ -7,11 +7,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pmvar.cli.progress import progress
 from pmvar.cli.run import keep_compiled
 
 
 def compare_book(
-    book: Path, out: Path, *, methods: Sequence[str], overrides: Mapping[str, Any], table_format: str
+    book: Path,
+    out: Path,
+    *,
+    methods: Sequence[str],
+    overrides: Mapping[str, Any],
+    table_format: str,
+    log_json: bool,
 ) -> str:
     """Margin every account of `book` by every method and publish in `out`; returns what to print."""
     from pmvar.io.book import load_book
@@ -30,8 +37,9 @@ def compare_book(
     )
     chosen = methods_named(methods, loaded.market, loaded.model, scenarios)
     pnl = pmvar.reprice(loaded.portfolio, loaded.market, scenarios, precision=s.precision)
-    report = pmvar.compare(pnl, loaded.portfolio, loaded.rules, chosen, notes=loaded.flags)
-    report.write(out, inputs=loaded.input_hashes, book=book, table_format=table_format)
+    with progress(log_json=log_json) as advance:
+        report = pmvar.compare(pnl, loaded.portfolio, loaded.rules, chosen, notes=loaded.flags, progress=advance)
+        report.write(out, inputs=loaded.input_hashes, book=book, table_format=table_format)
     shown = ("method", "total_margin", "ratio_median", "rank_correlation", "n_under")
     rows = zip(*(report.tables["methods"][c] for c in shown), strict=True)
     seconds = time.perf_counter() - begun
