@@ -148,7 +148,7 @@ def _maximum(peaks: Float[np.ndarray, " peak"]) -> tuple[float, float]:
     regular = np.array([_shape(theta, peaks) > LEAST_SHAPE for theta in grid])
     best = int(np.argmin(np.where(regular, value, np.inf)))
     around = grid[max(best - 1, 0)], grid[min(best + 1, len(grid) - 1)]
-    theta = float(optimize.fminbound(minus, *around, xtol=1e-10 * unit))
+    theta = float(np.asarray(optimize.fminbound(minus, *around, xtol=1e-10 * unit)))
     shape = _shape(theta, peaks)
     return shape, shape / theta if abs(theta) > 1e-12 * unit else float(peaks.mean())
 
