@@ -67,7 +67,7 @@ def kendall_correlation(x: Float[np.ndarray, " day"], y: Float[np.ndarray, " day
     n = len(x)
     if n < LEAST_COMMON_DAYS or np.ptp(x) == 0 or np.ptp(y) == 0:
         return np.nan, np.nan
-    tau = float(stats.kendalltau(x, y)[0])
+    tau = float(np.asarray(stats.kendalltau(x, y))[0])
     joint = np.mean((x[:, None] > x[None, :]) & (y[:, None] > y[None, :]), axis=1)
     u, v = (stats.rankdata(a) / n for a in (x, y))
     deviation = 2 * np.std(1 - 2 * u - 2 * v + 4 * joint) / np.sqrt(n)
