@@ -124,15 +124,15 @@ def fit_volatility(
     n = np.sum(~np.isnan(returns), axis=0)
     status = [_screened(y[~np.isnan(y)]) for y in returns.T]
     sound = np.flatnonzero([s is FitStatus.FITTED for s in status])
-    # One compiled program serves sizes that pad to the same.
-    length = _three_digits(int(n[sound].max(initial=1)))
+    # One compiled program serves all blocks, and every panel that pads to the same size.
+    length, width = _three_digits(int(n[sound].max(initial=1))), min(1 << (len(sound) - 1).bit_length(), BLOCK)
     found = _Fit(*(np.full((len(status), *shape), np.nan) for shape in _SHAPES))
     waiting = sound
     # The few slow searches are done again, together, so that the many do not wait for them.
     for patience in PATIENCE:
         for block in (waiting[begin : begin + BLOCK] for begin in range(0, len(waiting), BLOCK)):
             series = [returns[~np.isnan(returns[:, i]), i] for i in block]
-            for whole, part in zip(found, _fit_block(series, length, patience, box), strict=True):
+            for whole, part in zip(found, _fit_block(series, (width, length), patience, box), strict=True):
                 whole[block] = part
         waiting = waiting[found.converged[waiting] == 0]
     for i in sound:
@@ -198,9 +198,9 @@ class _Fit(NamedTuple):
 _SHAPES = (*[(len(Parameters._fields),)] * 3, (), (), ())
 
 
-def _fit_block(series: list[np.ndarray], length: int, patience: int, box: tuple[Coordinate, ...]) -> _Fit:
-    """Fits of some assets' returns, padded to a power of two of assets and to `length` days."""
-    width = 1 << (len(series) - 1).bit_length()
+def _fit_block(series: list[np.ndarray], size: tuple[int, int], patience: int, box: tuple[Coordinate, ...]) -> _Fit:
+    """Fits of some assets' returns, padded to `size`: assets, days."""
+    width, length = size
     padded = series + series[:1] * (width - len(series))
     n, scale = (np.array([of(y) for y in padded]) for of in (len, np.std))
     y = np.stack([np.pad(y / s, (0, length - len(y))) for y, s in zip(padded, scale, strict=True)])

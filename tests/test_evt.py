@@ -80,7 +80,7 @@ def test_failures_are_data():
     assert few.status is TailStatus.TOO_FEW and "lower it" in few.status.message
     assert np.all(np.isnan(value_at_risk(few, 0.99)))
     assert fit_tail(np.ones(1000)).status is TailStatus.TOO_FEW
-    assert fit_tail(-(rng.random(2000) ** 0.3)).status is not TailStatus.TOO_FEW
+    assert fit_tail(1 - rng.random(2000) ** 4).status is TailStatus.NOT_REGULAR
     with pytest.raises(UsageError, match="begins at level 0.9"):
         value_at_risk(fit_tail(rng.standard_normal(1000)), 0.5)
     with pytest.raises(UsageError, match="finite losses"):
