@@ -165,7 +165,10 @@ def test_a_small_file(tmp_path: Path) -> None:
         ("<pairedPoint>2</pairedPoint>", "<pairedPoint>17</pairedPoint>", "each paired"),
         ("<scanPointDef><point>1</point>", "<other><point>1</point>", "not well-formed|16 scan points"),
         ("</spanFile>", "", "not well-formed"),
-        ("<ec>X</ec>", "<ec>X</ec><oofPf><pfId>1</pfId></oofPf>", "options on futures"),
+        ("<exchange>", "<exchange><oofPf><pfId>1</pfId></oofPf>", "oofPf.*such contracts are not known"),
+        ("<exchange>", "<exchange><equityPf><pfId>1</pfId></equityPf>", "equityPf.*such contracts"),
+        ("<exchange>", "<interSpreads><hSpread/></interSpreads><exchange>", "interSpreads/hSpread.*only dSpread"),
+        ("</ccDef>", "<sSpread/></ccDef>", "sSpread.*only dSpread"),
         ("<somMeth>MAX</somMeth>", "<somMeth>MAX</somMeth><spotRate><r>1</r></spotRate>", "spot month rates"),
     ],
 )

@@ -165,6 +165,7 @@ class _Reader:
                 self.refuse(
                     f"{where}/{path}", f"only {', '.join(allowed)} is known", "margin this commodity elsewhere", value
                 )
+        self.only_deltas(element, where)
         if element.find("spotRate") is not None:
             self.refuse(f"{where}/spotRate", "spot month rates of files are not known", "margin it elsewhere")
         for tier in (*element.findall("intraTiers/tier"), *element.findall("interTiers/tier")):
@@ -201,6 +202,12 @@ class _Reader:
             short_option_method=ShortOptionMethod(method or "GROSS"),
         )  # fmt: skip
         self.commodities.append((given, links, spreads))
+
+    def only_deltas(self, element: Any, where: str) -> None:
+        """Refuse spreads of another kind than of deltas, such as scanning ones."""
+        for child in element:
+            if child.tag.lower().endswith("spread") and child.tag != "dSpread":
+                self.refuse(f"{where}/{child.tag}", "only dSpread is known", "margin these commodities elsewhere")
 
     def _spread(self, element: Any, charge: str, where: str) -> tuple[float, list]:
         where = f"{where}/dSpread {element.findtext('spread')}"
@@ -314,10 +321,11 @@ def read_span(path: str | Path) -> SpanFile:
                 parts[element.tag](element)
                 element.clear()
             elif element.tag == "interSpreads":
+                reader.only_deltas(element, "interSpreads")
                 reader.credits = [reader._spread(s, "W", "interSpreads") for s in element.findall("dSpread")]
                 element.clear()
-            elif element.tag == "oofPf":
-                reader.refuse("oofPf", "options on futures are not known", "margin them elsewhere")
+            elif open_tags[-1:] == ["exchange"] and element.tag not in ("exch", "name"):
+                reader.refuse(element.tag, "such contracts are not known", "margin them elsewhere")
                 element.clear()
             elif open_tags[-1:] in (["pointInTime"], ["clearingOrg"], []):
                 head.setdefault(element.tag, (element.text or "").strip())
