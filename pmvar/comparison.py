@@ -9,6 +9,7 @@ import numpy as np
 from pmvar.engine import Progress, counter, half_of_memory, margin_report, quiet
 from pmvar.methods.comparison import comparison_tables, gross, monte_carlo, strategy_table
 from pmvar.methods.result import Method, MethodMargin
+from pmvar.methods.span.default import weighted_quantile
 from pmvar.methods.strategies import strategies
 from pmvar.portfolio import Portfolio
 from pmvar.report.comparison_report import AccountGrid, ComparisonReport
@@ -105,7 +106,7 @@ def _grid(
         for kind in (FactorKind.SPOT, FactorKind.VOL)
     )
     spots, vols = (
-        steps * (0.0 if column is None else _reach(shock[:, column], scenarios.weight))
+        steps * (0.0 if column is None else weighted_quantile(np.abs(shock[:, column]), scenarios.weight, 0.99))
         for steps, column in zip(GRID, (spot, vol), strict=True)
     )
     moved = np.zeros((len(vols), len(spots), len(scenarios.factors)))
@@ -142,10 +143,3 @@ def _largest(report: MarginResult, account_id: str) -> str:
     mine = parts["account_id"] == account_id
     names, place = np.unique(parts["underlying"][mine].astype(str), return_inverse=True)
     return str(names[np.argmax(np.bincount(place, parts["component_es"][mine]))])
-
-
-def _reach(shock: np.ndarray, weight: np.ndarray) -> float:
-    """The 99% quantile of the size of a factor's log change."""
-    order = np.argsort(np.abs(shock))
-    share = np.cumsum(weight[order]) / weight.sum()
-    return float(np.abs(shock)[order[np.searchsorted(share, 0.99)]])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,6 @@ from pmvar.io.populate import populate as generate
 from pmvar.io.span_write import write_span
 from pmvar.io.span_xml import SpanFile, read_span
 from pmvar.methods.span.aggregate import span_margin
-from pmvar.methods.span.arrays import SpanArrays
 from pmvar.methods.span.default import default_arrays
 from pmvar.methods.span.published import published_span
 from pmvar.valuation.today import values_and_greeks
@@ -275,10 +274,5 @@ def test_our_own_arrays_are_read_back(tmp_path: Path) -> None:
     # The short option minimum of a file counts contracts, ours units.
     ours = replace(arrays, count=np.ones(len(place)))
     one = span_margin(book.quantity, ours, parameters)
-    other = span_margin(book.quantity, replace_rows(found, place), found.parameters)
+    other = span_margin(book.quantity, found.arrays.take(np.array(place)), found.parameters)
     np.testing.assert_allclose(other.initial, one.initial, rtol=1e-12)
-
-
-def replace_rows(found: SpanFile, place: list[int]) -> SpanArrays:
-    """The arrays of the contracts at `place`."""
-    return SpanArrays(*(getattr(found.arrays, f.name)[place] for f in fields(SpanArrays)))

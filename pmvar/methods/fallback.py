@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from pmvar.errors import NumericsError
 from pmvar.instruments import Instruments
 from pmvar.market.snapshot import MarketSnapshot
-from pmvar.methods.standard import standard_margin
+from pmvar.methods.standard import standard_margin, unit_requirements
 from pmvar.portfolio import Portfolio
 from pmvar.valuation.plan import missing_today
 from pmvar.valuation.today import Moves, terms_today, values_under
@@ -35,6 +35,17 @@ def value_today(
         some = instruments.take(sound)
         value[sound] = values_under(some, terms_today(some, market), STILL)[:, 0]
     return value
+
+
+def debt_margin(
+    portfolio: Portfolio,
+    market: MarketSnapshot,
+    value: Float[np.ndarray, " instrument"],
+    scanned: Bool[np.ndarray, " instrument"],
+) -> Float[np.ndarray, " account"]:
+    """Standard margin of what is owed and not `scanned`: equity counts the debt, this its price's rise."""
+    short = unit_requirements(portfolio.instruments, market, value).short
+    return np.asarray((-portfolio.quantity).maximum(0) @ np.where(scanned, 0.0, short))
 
 
 def at_least_standard(

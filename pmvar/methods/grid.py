@@ -10,13 +10,12 @@ from jaxtyping import Float, Int
 
 from pmvar.errors import NumericsError
 from pmvar.market.snapshot import MarketSnapshot
-from pmvar.methods.fallback import at_least_standard, unpriceable
+from pmvar.methods.fallback import at_least_standard, debt_margin, unpriceable
 from pmvar.methods.grid_accounts import UnderlyingRisk, underlying_risk
 from pmvar.methods.grid_rules import Balances, GridRules
 from pmvar.methods.grid_scenarios import Role
 from pmvar.methods.grid_values import GridValues, VenueState, grid_values
 from pmvar.methods.result import MethodMargin, Step
-from pmvar.methods.standard import unit_requirements
 from pmvar.portfolio import Portfolio
 from pmvar.types import Kind
 
@@ -66,7 +65,7 @@ def grid_margin(
                 confidence=state.confidence.get(underlying, 1.0),
             )
     lines = [line for name, members in _groups(rules, risks) for line in _group_lines(name, members, rules, state)]
-    debt = _debts(portfolio, market, value, scanned)
+    debt = debt_margin(portfolio, market, value, scanned)
     lines.append(_Line("", "debt", "balances below zero", debt, debt))
     lifts, notes = at_least_standard(portfolio, market, value, missing, *_totals(lines))
     lines.append(_Line("", "fallback", "standard margin", *lifts))
@@ -188,14 +187,6 @@ def _group_lines(name: str, members: dict[str, UnderlyingRisk], rules: GridRules
         _Line(name, "contingency", "", total("contingency_initial"), total("contingency_maintenance")),
         _Line(name, "oracle", "", total("oracle"), np.zeros(len(net))),
     ]
-
-
-def _debts(
-    portfolio: Portfolio, market: MarketSnapshot, value: np.ndarray, scanned: np.ndarray
-) -> Float[np.ndarray, " account"]:
-    """Standard margin of balances below zero that the scan leaves out."""
-    short = unit_requirements(portfolio.instruments, market, value).short
-    return np.asarray((-portfolio.quantity).maximum(0) @ np.where(scanned, 0.0, short))
 
 
 def _steps(lines: list[_Line]) -> tuple[Step, ...]:

@@ -6,7 +6,7 @@ ra_i = w_i·cvf·[V(S, σ, t) − V(S + m_i·PSR/cvf, σ(1 + v_i·VSR), t − 1/
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import jax
 import jax.numpy as jnp
@@ -37,6 +37,10 @@ class SpanArrays:
     """Net option value of one long contract; 0 of what is no option."""
     count: Float[np.ndarray, " contract"]
     """Options that one contract counts as towards the short option minimum."""
+
+    def take(self, rows: Int[np.ndarray, " some"]) -> SpanArrays:
+        """Of the contracts at `rows`."""
+        return SpanArrays(*(getattr(self, f.name)[rows] for f in fields(self)))
 
 
 @dataclass(frozen=True)

@@ -18,12 +18,11 @@ from jaxtyping import Float
 from pmvar.errors import UsageError
 from pmvar.instruments import Instruments
 from pmvar.market.snapshot import MarketSnapshot
-from pmvar.methods.fallback import STILL, at_least_standard, unpriceable, value_today
+from pmvar.methods.fallback import STILL, at_least_standard, debt_margin, unpriceable, value_today
 from pmvar.methods.result import Method, MethodMargin, Step
 from pmvar.methods.span.aggregate import span_margin
 from pmvar.methods.span.arrays import AGEING, SpanArrays
 from pmvar.methods.span.parameters import STANDARD, CombinedCommodity, Leg, SpanGrid, SpanParameters, Spread
-from pmvar.methods.standard import unit_requirements
 from pmvar.models.specification import ModelSpecification
 from pmvar.portfolio import Portfolio
 from pmvar.scenarios.scenario_set import ScenarioSet
@@ -81,7 +80,7 @@ def default_span(
         some = table.take(rows)
         arrays, parameters = default_arrays(some, market, model, scenarios, given)
         found = span_margin(portfolio.quantity[:, rows], arrays, parameters)
-        debt = np.asarray((-portfolio.quantity).maximum(0) @ _debt_rate(table, market, value))
+        debt = debt_margin(portfolio, market, value, table.kind != Kind.CASH)
         (extra, kept), notes = at_least_standard(
             portfolio, market, value, missing, found.initial + debt, found.maintenance + debt
         )
@@ -121,10 +120,11 @@ def scan_ranges(scenarios: ScenarioSet, underlying: str, quantile: float) -> Ran
         return total[:, scenarios.factors.index(name)] if name in scenarios.factors else np.zeros(len(total))
 
     price, vol = np.abs(np.expm1(size(FactorKind.SPOT))), np.abs(size(FactorKind.VOL))
-    return Ranges(*(_quantile(x, scenarios.weight, quantile) for x in (price, vol)))
+    return Ranges(*(weighted_quantile(x, scenarios.weight, quantile) for x in (price, vol)))
 
 
-def _quantile(x: np.ndarray, weight: np.ndarray, q: float) -> float:
+def weighted_quantile(x: np.ndarray, weight: np.ndarray, q: float) -> float:
+    """The least x with a share of at least q of the weight at or below it."""
     order = np.argsort(x, kind="stable")
     share = np.cumsum(weight[order]) / weight.sum()
     return float(x[order[min(np.searchsorted(share, q), len(x) - 1)]])
@@ -232,11 +232,3 @@ def _credits(
         for rho, a, b in sorted(pairs, key=lambda p: (-p[0], p[1:]))
         if rho >= rules.credit_least_correlation and min(ranges[a].price, ranges[b].price) > 0
     )
-
-
-def _debt_rate(
-    instruments: Instruments, market: MarketSnapshot, value: Float[np.ndarray, " instrument"]
-) -> Float[np.ndarray, " instrument"]:
-    """Standard margin of one unit owed, of balances; 0 of all else."""
-    short = unit_requirements(instruments, market, value).short
-    return np.where(instruments.kind == Kind.CASH, short, 0.0)

@@ -7,7 +7,7 @@ from scipy import sparse
 
 from pmvar.errors import UsageError
 from pmvar.market.snapshot import MarketSnapshot
-from pmvar.methods.fallback import at_least_standard, unpriceable, value_today
+from pmvar.methods.fallback import at_least_standard, debt_margin, unpriceable, value_today
 from pmvar.methods.result import Method, MethodMargin, Step
 from pmvar.methods.span.aggregate import span_margin
 from pmvar.methods.span.arrays import SpanArrays
@@ -33,25 +33,26 @@ def published_span(
         table = portfolio.instruments
         row = np.array([place.get(str(name), -1) for name in table.instrument_id], dtype=np.int64)
         held = sparse.csr_array(portfolio.quantity[:, row >= 0])
-        own = row[row >= 0]
-        taken = SpanArrays(*(column[own] for column in _columns(arrays)))
-        found = span_margin(held, taken, parameters)
+        found = span_margin(held, arrays.take(row[row >= 0]), parameters)
         unknown = unpriceable(table, market)
         value = value_today(table, market, unknown)
         missing = {
             i: unknown.get(i, f"{table.instrument_id[i]} is not in the SPAN file")
             for i in np.flatnonzero((row < 0) & (table.kind != Kind.CASH)).tolist()
         }
-        (extra, kept), notes = at_least_standard(portfolio, market, value, missing, found.initial, found.maintenance)
-        steps = (Step(int(a), "", "fallback", "standard margin", float(extra[a])) for a in np.flatnonzero(extra))
+        debt = debt_margin(portfolio, market, value, table.kind != Kind.CASH)
+        (extra, kept), notes = at_least_standard(
+            portfolio, market, value, missing, found.initial + debt, found.maintenance + debt
+        )
+        steps = [
+            Step(int(a), "", name, label, float(amount[a]))
+            for name, label, amount in (("debt", "balances below zero", debt), ("fallback", "standard margin", extra))
+            for a in np.flatnonzero(amount)
+        ]
         return MethodMargin(
-            "span", parameters.source, found.initial + extra, found.maintenance + kept,
+            "span", parameters.source, found.initial + debt + extra, found.maintenance + debt + kept,
             tuple(sorted((*found.steps, *steps), key=lambda s: (s.account, s.group))),
-            (*parameters.notes, "balances are not scanned", *notes),
+            (*parameters.notes, "balances above zero are not scanned", *notes),
         )  # fmt: skip
 
     return margin
-
-
-def _columns(arrays: SpanArrays) -> tuple[np.ndarray, ...]:
-    return arrays.commodity, arrays.month, arrays.kind, arrays.loss, arrays.delta, arrays.value, arrays.count
