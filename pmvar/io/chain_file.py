@@ -28,7 +28,7 @@ def read_chain(path: str | Path, schema: Schema, *, layout: str) -> tuple[Table,
     file = Path(path)
     source = Source(file.parent)
     content = source.read(file.name)
-    content = decodable(_unpacked(content, file=file.name), file=file.name)
+    content = decodable(unpacked(content, file=file.name), file=file.name)
     header = next(csv.reader(io.StringIO(content[: content.find(b"\n") + 1].decode())), [])
     missing = sorted({column.name for column in schema.columns if not column.optional} - set(header))
     if missing:
@@ -42,7 +42,7 @@ def read_chain(path: str | Path, schema: Schema, *, layout: str) -> tuple[Table,
     return table, {"file": file.name, "sha256": source.hashes[file.name]}
 
 
-def _unpacked(content: bytes, *, file: str) -> bytes:
+def unpacked(content: bytes, *, file: str) -> bytes:
     """`content` without its gzip coat, if it has one; never more than `MAX_CHAIN` bytes."""
     if content.startswith(_GZIP):
         try:

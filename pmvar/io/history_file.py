@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from pmvar.io.problems import Problems
 from pmvar.io.source import Source
 from pmvar.io.table_files import TableFormat, write_table_file
 from pmvar.io.tables import Column, Schema, Table, Type, read_table
-from pmvar.io.times import format_time, parse_time
+from pmvar.io.times import format_time, parse_day
 from pmvar.models.specification import LEAST_HISTORY, ModelSpecification
 
 MODEL = "model.json"
@@ -84,7 +83,7 @@ def _check_times(table: Table, *, problems: Problems) -> None:
     for i, entry in enumerate(table["time"].tolist()):
         where = {"file": table.file, "row": int(table.row[i]), "column": "time"}
         try:
-            now = entry if isinstance(entry, float) else _seconds(entry)
+            now = entry if isinstance(entry, float) else parse_day(entry)
         except (ValueError, OverflowError) as error:
             problems.add(Problem(str(error), "write it as in 2025-01-31T08:00:00Z or 2025-01-31", **where))
             continue
@@ -94,13 +93,6 @@ def _check_times(table: Table, *, problems: Problems) -> None:
                 Problem("must be later than the row before", "sort the rows, oldest first", value=shown, **where)
             )
         latest = max(latest, now)
-
-
-def _seconds(text: str) -> float:
-    """Epoch seconds of an RFC 3339 time or a date, which begins at midnight UTC."""
-    if re.fullmatch(r"\d{4}-\d{2}-\d{2}", text, re.ASCII):
-        return datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp()
-    return parse_time(text)
 
 
 def write_history(

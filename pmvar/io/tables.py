@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
@@ -382,6 +382,18 @@ def parse_csv(schema: Schema, content: bytes, *, file: str, problems: Problems) 
     table, row = read_csv(content, file=file, problems=problems)
     result = _build(schema, table, row, file=file, text=True, problems=problems)
     return replace(result, complete=False) if result and len(problems) > found else result
+
+
+def parse_table(
+    content: bytes, *, file: str, schema_of: Callable[[pa.Table], tuple[pa.Table, Schema]], problems: Problems
+) -> Table | None:
+    """The table in the bytes of a CSV or Parquet `file` whose columns only its header tells: `schema_of` gives what to
+    keep of it, and how to check that. Raises as `parse_csv`."""
+    text = not file.endswith(".parquet")
+    table, row = read_csv(content, file=file, problems=problems) if text else (_read_parquet(content, file=file), None)
+    table, schema = schema_of(table)
+    row = np.arange(1, 1 + len(table)) if row is None else row
+    return _build(schema, table, row, file=file, text=text, problems=problems)
 
 
 def read_table(schema: Schema, source: Source, *, problems: Problems, optional: bool = False) -> Table | None:

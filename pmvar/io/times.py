@@ -17,6 +17,18 @@ def parse_time(text: str) -> float:
     return datetime.fromisoformat(text.upper()).timestamp()
 
 
+def parse_day(text: str) -> float:
+    """Epoch seconds of an RFC 3339 time or of a date, which begins at midnight UTC; raises ValueError otherwise."""
+    if re.fullmatch(r"\d{4}-\d{2}-\d{2}", text, re.ASCII):
+        return datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp()
+    return parse_time(text)
+
+
+def format_day(seconds: float) -> str:
+    """The UTC date of epoch `seconds`."""
+    return datetime.fromtimestamp(seconds, UTC).date().isoformat()
+
+
 def format_time(seconds: float) -> str:
     """RFC 3339 in UTC, to the microsecond, of epoch `seconds`."""
     return datetime.fromtimestamp(seconds, UTC).isoformat().replace("+00:00", "Z")

@@ -1,0 +1,169 @@
+"""A backtest's days: what each account lost, and what the model had said the day before."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+
+from pmvar.backtest.rolling import Forecast, Past, Schedule, forecasts
+from pmvar.errors import InputError, Problem
+from pmvar.market.snapshot import MarketSnapshot
+from pmvar.models.specification import ModelSpecification
+from pmvar.portfolio import Portfolio
+from pmvar.risk.accounts import account_blocks, block_loss
+from pmvar.risk.measure import measure_losses
+from pmvar.scenarios.clock import horizon_end
+from pmvar.scenarios.scenario_set import ScenarioSet
+from pmvar.scenarios.simulate import simulate
+from pmvar.types import Drift, FactorKind
+from pmvar.valuation.reprice import reprice
+from pmvar.valuation.store import TileStore
+
+SIMULATED = 999
+"""Losses drawn from the law of each day, for critical values."""
+
+
+@dataclass(frozen=True)
+class Days:
+    """One model's forecasts and what came, for each account and period."""
+
+    model: str
+    account_id: np.ndarray
+    day: Float[np.ndarray, " period"]
+    """Epoch seconds of the last day of each period."""
+    loss: Float[np.ndarray, "period account"]
+    value_at_risk: Float[np.ndarray, "period account"]
+    expected_shortfall: Float[np.ndarray, "period account"]
+    probability: Float[np.ndarray, "period account"]
+    """That the model gave to a loss of at most the one that came: uniform under a right model."""
+    tail_sum: Float[np.ndarray, "account simulation"]
+    """Σ L/ES·1{L > VaR} over the periods, L drawn from the model's law of each: what Z₁ and Z₂ are made of."""
+    tail_count: Float[np.ndarray, "account simulation"]
+    """Σ 1{L > VaR}."""
+
+
+def realised_losses(
+    past: Past, schedule: Schedule, portfolio: Portfolio, market: MarketSnapshot, like: ModelSpecification
+) -> Float[np.ndarray, "period account"]:
+    """What each account would have lost over each period: today's portfolio and market under the period's moves.
+
+    `like` names the factors, and how a move of a vol reaches other tenors; time passes as over one period.
+    """
+    starts = schedule.starts(len(past.moves.day))
+    column = [past.moves.name.index(f) for f in like.factor_names]
+    log = np.log(past.moves.ratio[:, column])
+    shock = np.stack([log[s : s + schedule.horizon].sum(axis=0) for s in starts])
+    is_vol = np.array([f.kind is FactorKind.VOL for f in like.factors])
+    # As in a scenario, whose vols are capped: atanh undoes what the cap would do to what really came.
+    inside = np.clip(shock / like.vol_cap, -1 + 1e-9, 1 - 1e-9)
+    shock = np.where(is_vol, like.vol_cap * np.arctanh(inside), shock)
+    scenarios = ScenarioSet(
+        factors=like.factor_names,
+        as_of=market.as_of,
+        horizon_end=horizon_end(market.as_of, float(schedule.horizon), like.steps_per_year),
+        shock=jnp.asarray(shock)[:, None, :],
+        weight=np.ones(len(shock)),
+        n_replicates=1,
+        term_exponent=np.array([f.term_exponent for f in like.factors]),
+        tenor=np.array([f.tenor for f in like.factors]),
+        vol_cap=like.vol_cap,
+    )
+    return losses(portfolio, market, scenarios).T
+
+
+def losses(
+    portfolio: Portfolio, market: MarketSnapshot, scenarios: ScenarioSet
+) -> Float[np.ndarray, "account scenario"]:
+    """Losses of every account under every scenario, by the revaluation that margins have. Raises InputError for an
+    instrument that cannot be valued: nothing is counted as zero."""
+    pnl = reprice(portfolio, market, scenarios)
+    if pnl.plan.unpriced:
+        column, reason = next(iter(pnl.plan.unpriced.items()))
+        name = portfolio.instruments.instrument_id[column]
+        rule = f"{name} cannot be valued: {reason}"
+        raise InputError(Problem(rule, "supply its factor's history, or leave it out of the book", file="history"))
+    store = TileStore(pnl, memory_bytes=np.inf)
+    out = np.empty((portfolio.n_accounts, scenarios.n_scenarios))
+    for block in account_blocks(portfolio.quantity, np.arange(portfolio.n_accounts)):
+        out[block.account] = block_loss(block, store, dtype=np.dtype(np.float64))[:]
+    return out
+
+
+def forecast_days(
+    past: Past,
+    schedule: Schedule,
+    portfolio: Portfolio,
+    market: MarketSnapshot,
+    *,
+    model: str,
+    level: float,
+    n_scenarios: int = 16_384,
+    seed: int = 1,
+    advance: Callable[[], None] = lambda: None,
+) -> Days:
+    """Margin every account for every period of `schedule` by the model known before it, and compare with what came.
+
+    The same seed every day: what changes from day to day is the model. Raises what `simulate` and `reprice` raise.
+    """
+    starts = schedule.starts(len(past.moves.day))
+    n, accounts = len(starts), portfolio.n_accounts
+    var, es, probability = (np.empty((n, accounts)) for _ in range(3))
+    tail_sum, tail_count = np.zeros((accounts, SIMULATED)), np.zeros((accounts, SIMULATED))
+    came: np.ndarray | None = None
+    law: _Law | None = None
+    for i, forecast in enumerate(forecasts(past, schedule, model=model)):
+        if came is None:
+            came = realised_losses(past, schedule, portfolio, market, forecast.specification)
+        if law is None or not law.holds(forecast):
+            law = _Law(forecast, portfolio, market, schedule.horizon, level, n_scenarios, seed)
+        var[i], es[i] = law.value_at_risk, law.expected_shortfall
+        probability[i] = law.probability(came[i])
+        drawn = law.drawn(np.random.default_rng((seed, i)))
+        beyond = drawn > var[i][:, None]
+        tail_sum += np.where(beyond, drawn / es[i][:, None], 0.0)
+        tail_count += beyond
+        advance()
+    assert came is not None, "a schedule has at least one period"
+    day = past.moves.day[np.array(starts) + schedule.horizon - 1]
+    return Days(model, portfolio.account_id, day, came, var, es, probability, tail_sum, tail_count)
+
+
+class _Law:
+    """The losses of all accounts under one forecast."""
+
+    def __init__(
+        self,
+        forecast: Forecast,
+        portfolio: Portfolio,
+        market: MarketSnapshot,
+        horizon: int,
+        level: float,
+        n: int,
+        seed: int,
+    ) -> None:
+        self._forecast = forecast
+        scenarios = simulate(
+            forecast.specification, market, seed=seed, n_scenarios=n, horizon=f"{horizon}d", drift=Drift.NONE
+        )
+        self._loss = losses(portfolio, market, scenarios)
+        found = measure_losses(self._loss, scenarios, level, names=portfolio.account_id)
+        self.value_at_risk, self.expected_shortfall = found.value_at_risk, found.expected_shortfall
+        self._weight = scenarios.weight / scenarios.weight.sum()
+
+    def holds(self, forecast: Forecast) -> bool:
+        """Whether the law of `forecast` is this one."""
+        mine = self._forecast
+        return forecast.calibrated == mine.calibrated and forecast.specification.state == mine.specification.state
+
+    def probability(self, loss: Float[np.ndarray, " account"]) -> Float[np.ndarray, " account"]:
+        """P(L ≤ loss) of each account."""
+        return (self._loss <= loss[:, None]) @ self._weight
+
+    def drawn(self, rng: np.random.Generator) -> Float[np.ndarray, "account simulation"]:
+        """Losses drawn from the law, in the same scenarios for all accounts."""
+        chosen = np.searchsorted(np.cumsum(self._weight), rng.random(SIMULATED), side="right")
+        return self._loss[:, np.minimum(chosen, len(self._weight) - 1)]
