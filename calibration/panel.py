@@ -44,7 +44,7 @@ class Quirk(StrEnum):
 _MEANINGS = {
     Quirk.LISTED_LATE: "its first price is later than the panel's first day",
     Quirk.ENDED: "it has no price on the last day: there is no state of today to calibrate, it is left out",
-    Quirk.MISSING: f"days without a price; a move over up to {GAP_DAYS} of them counts as one step's, over more as none",
+    Quirk.MISSING: f"days without a price; a move over at most {GAP_DAYS} of them is one step's, else none",
     Quirk.STALE: f"{STALE_DAYS} or more equal prices in a row: their moves of zero are passed over",
     Quirk.SPLIT: "a move like a split or a redenomination; it is kept: adjust the prices before it if it is one",
     Quirk.OUTLIER: f"a move of more than {OUTLIER:g} robust deviations; it is kept: correct the price if it is wrong",

@@ -1,4 +1,4 @@
-"""What a backtest margins where no book is given: each asset long and short, baskets, pairs, and options on each vol."""
+"""What a backtest margins where no book is given: each asset long and short, baskets, pairs, options on each vol."""
 
 from __future__ import annotations
 

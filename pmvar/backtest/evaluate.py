@@ -149,8 +149,8 @@ def _accounts(d: Days, account_class: Mapping[str, str], level: float) -> list[d
         }
         rows.append({
             "account_id": account, "model": d.model, "account_class": account_class.get(str(account), "book"),
-            "periods": n, "breaches": count, "expected_breaches": n * (1 - level), **p, "z1": z1, "z1_p": z1_p, "z2": z2,
-            "zone": str(traffic_light(count, n, level=level)[0]),
+            "periods": n, "breaches": count, "expected_breaches": n * (1 - level),
+            **p, "z1": z1, "z1_p": z1_p, "z2": z2, "zone": str(traffic_light(count, n, level=level)[0]),
             "coverage": found.coverage, "mean_shortfall": found.mean_shortfall,
             "mean_shortfall_share": found.mean_shortfall_share, "average_margin": found.average_cost,
             "peak_to_trough": found.peak_to_trough, **{f"max_rise_{k}": found.max_rise[k] for k in RISE_DAYS},

@@ -218,6 +218,64 @@ def compare(
     typer.echo(summary)
 
 
+History = Annotated[
+    Path, typer.Argument(metavar="HISTORY", help="Daily prices, wide or long: .csv, .csv.gz or .parquet.")
+]
+Vols = Annotated[Path | None, typer.Option(help="Daily implied vols of the same assets, as fractions per √year.")]
+Assets = Annotated[str | None, typer.Option(help="Assets to use, with commas; else all.")]
+
+
+@app.command()
+def calibrate(
+    history: History,
+    model: Annotated[
+        str, typer.Option(help="gaussian, t, t-multi, t-garch, t-jump, t-garch-jump, merton, kou, fhs, …")
+    ],
+    out: Annotated[Path, typer.Option("--out", metavar="MODEL", help="File to write: model.json.")],
+    vols: Vols = None,
+    assets: Assets = None,
+    as_of: Annotated[
+        str | None, typer.Option("--as-of", help="Last day used, such as 2022-11-01; else the last.")
+    ] = None,
+    window: Annotated[str | None, typer.Option(help="How far back, such as 4y or 1000d; else all.")] = None,
+    assume_vols: Annotated[bool, typer.Option(help="An assumed vol factor where there is no history of vols.")] = True,
+) -> None:
+    """Fit a model to histories of prices and implied vols, and write the model.json that a run uses."""
+    from pmvar.cli.calibrate import calibrate_history
+
+    chosen = assets.split(",") if assets else None
+    typer.echo(calibrate_history(history, vols, out, model, chosen, as_of, window, assume_vols=assume_vols))
+
+
+@app.command()
+def backtest(
+    history: History,
+    model: Annotated[str, typer.Option(help="Models, with commas.")],
+    out: Annotated[Path, typer.Option("--out", metavar="BACKTEST", help="Folder to publish the backtest in.")],
+    first: Annotated[str, typer.Option("--from", help="First day forecast, such as 2020-01-01.")],
+    vols: Vols = None,
+    assets: Assets = None,
+    book: Annotated[Path | None, typer.Option(help="Book whose accounts are margined; else textbook ones.")] = None,
+    level: Annotated[float, typer.Option(help="Upper tail of the loss, such as 0.99.")] = 0.99,
+    horizon: Annotated[str, typer.Option(help="Days of each forecast, such as 1d.")] = "1d",
+    window: Annotated[int, typer.Option(help="Moves that parameters are fitted on.")] = 1000,
+    recalibrate: Annotated[int, typer.Option(help="Steps after which parameters are fitted again.")] = 20,
+    paths: Annotated[int, typer.Option(help="Scenarios of each forecast.")] = 16_384,
+    seed: Annotated[int, typer.Option(help="Seed of the scenarios.")] = 1,
+    table_format: Annotated[TableFormat, typer.Option("--format", help="Format of the tables.")] = TableFormat.PARQUET,
+    log_json: Annotated[bool, typer.Option("--log-json", help="Progress as JSON lines on standard error.")] = False,
+) -> None:
+    """Would the margin have held? Models known the day before against what came: tables and report.html in BACKTEST."""
+    from pmvar.cli.backtest import backtest_history
+
+    options = {"level": level, "window": window, "recalibrate": recalibrate, "n_scenarios": paths, "seed": seed}
+    summary = backtest_history(
+        history, vols, out, models=model.split(","), assets=assets.split(",") if assets else None, first=first,
+        horizon=horizon, book=book, options=options, table_format=str(table_format), log_json=log_json,
+    )  # fmt: skip
+    typer.echo(summary)
+
+
 @app.command(name="span-arrays")
 def span_arrays(
     book: BookFolder,

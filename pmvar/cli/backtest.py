@@ -1,0 +1,78 @@
+"""`pmvar backtest`: models known the day before, against what came."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pmvar.cli.calibrate import read_moves
+from pmvar.cli.progress import progress
+from pmvar.cli.run import keep_compiled
+from pmvar.errors import UsageError
+
+
+def backtest_history(
+    history: Path,
+    vols: Path | None,
+    out: Path,
+    *,
+    models: Sequence[str],
+    assets: Sequence[str] | None,
+    first: str,
+    horizon: str,
+    book: Path | None,
+    options: Mapping[str, Any],
+    table_format: str,
+    log_json: bool,
+) -> str:
+    """Backtest `models` on the panel in `history` and publish in `out`; returns what to print."""
+    from pmvar.backtest.backtest import Accounts, backtest
+    from pmvar.backtest.report import BacktestReport
+    from pmvar.io.book import load_book
+    from pmvar.io.run import check_writable
+    from pmvar.io.times import parse_day
+    from pmvar.scenarios.clock import horizon_steps
+
+    begun = time.perf_counter()
+    check_writable(out)
+    keep_compiled()
+    steps = horizon_steps(horizon)
+    if steps != round(steps):
+        raise UsageError(f"a backtest's horizon is whole days, not {horizon}")
+    try:
+        start = parse_day(first)
+    except ValueError as error:
+        raise UsageError(f"--from: {error}") from error
+    moves, source, level = read_moves(history, vols, assets)
+    accounts = None
+    if book is not None:
+        loaded = load_book(book)
+        accounts = Accounts(loaded.portfolio, loaded.market, {})
+    with progress(log_json=log_json) as advance:
+        found = backtest(
+            moves,
+            models,
+            first=start,
+            horizon=int(steps),
+            accounts=accounts,
+            vol_level=level,
+            progress=advance,
+            **options,
+        )
+    report = BacktestReport(found.tables, (), found.settings, found.notes)
+    report.write(out, inputs={source["file"]: source["sha256"]}, table_format=table_format)
+    rows = zip(*(found.tables["models"][c] for c in ("model", "breach_rate", "z2_rejected", "average_margin", "score",
+                                                     "verdict", "rejected_classes")), strict=True)  # fmt: skip
+    seconds = time.perf_counter() - begun
+    return "\n".join([
+        f"{found.settings['periods']:,} forecasts of {len(found.days[0].account_id):,} accounts, {len(models)} models, "
+        f"{seconds:.1f} s",
+        f"{'model':<14}{'breaches':>10}{'Z2 rejects':>12}{'mean margin':>14}{'FZ score':>10}  verdict",
+        *(
+            f"{m:<14}{rate:>10.2%}{z2:>12.0%}{cost:>14,.0f}{score:>10.3f}  {verdict.lower()} {which}".rstrip()
+            for m, rate, z2, cost, score, verdict, which in rows
+        ),
+        f"report: {Path(out) / 'report.html'}",
+    ])  # fmt: skip
