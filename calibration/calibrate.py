@@ -14,7 +14,7 @@ from scipy import optimize, stats
 
 from pmvar.calibration.assumed import LOG_VOL_VOLATILITY, SOURCE, SPOT_VOL_CORRELATION, TERM_EXPONENT, VOL_TENOR
 from pmvar.calibration.dependence import Dependence, rank_correlation
-from pmvar.calibration.garch import VolatilityFit, filtered, fit_volatility
+from pmvar.calibration.garch import VolatilityFit, continued, filtered, fit_volatility
 from pmvar.calibration.jump_fit import LEAST_DIFFUSIVE_DOF, JumpFit, JumpLaw, fit_jumps
 from pmvar.calibration.panel import Moves, Quirk
 from pmvar.calibration.tails import LEAST_DOF, MOST_DOF, SharedTails, shrunk_degrees_of_freedom
@@ -56,8 +56,10 @@ class Estimates:
         unchanged."""
         if self.fit is None:
             return np.broadcast_to(np.nanstd(self.x, axis=0), (len(x) + 1, x.shape[1]))
-        seen = filtered(self.fit, x)
-        out = np.concatenate([seen.deviation, np.sqrt(seen.forecast)[None]])
+        # Where the recursion starts is the fitted days' alone: the mean of later ones must not reach back.
+        seen = filtered(self.fit, self.x)
+        later = continued(self.fit, x[len(self.x) :], seen.forecast)
+        out = np.concatenate([seen.deviation, later.deviation, np.sqrt(later.forecast)[None]])
         for i in np.flatnonzero(~self.fit.usable):
             variance = float(np.nanvar(self.x[:, i]))
             for t, move in enumerate(np.append(x[:, i] - np.nanmean(self.x[:, i]), np.nan)):

@@ -154,10 +154,17 @@ def filtered(fit: VolatilityFit, returns: Float[np.ndarray, "day asset"]) -> Fil
     """
     p = fit.estimate
     there = ~np.isnan(returns) & fit.usable
+    before = np.array([_backcast(y[t]) for y, t in zip(returns.T, there.T, strict=True)])
+    return continued(fit, returns, p.omega + (p.alpha + p.gamma / 2 + p.beta) * before)
+
+
+def continued(
+    fit: VolatilityFit, returns: Float[np.ndarray, "day asset"], variance: Float[np.ndarray, " asset"]
+) -> Filtered:
+    """As `filtered`, of days that follow others; `variance` is the forecast for the first, `filtered(…).forecast`."""
+    p = fit.estimate
+    there = ~np.isnan(returns) & fit.usable
     r = np.where(there, returns - p.mean, 0.0)
-    variance = p.omega + (p.alpha + p.gamma / 2 + p.beta) * np.array(
-        [_backcast(y[t]) for y, t in zip(returns.T, there.T, strict=True)]
-    )
     deviation = np.empty_like(returns)
     for t in range(len(returns)):
         deviation[t] = np.sqrt(variance)

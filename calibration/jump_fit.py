@@ -108,7 +108,7 @@ def fit_jumps(
     probability[known] = p * jumping / (p * jumping + (1 - p) * quiet)
     share, scatter = _shares(residual, move, probability)
     share, scatter = _limited(share, scatter, p * _second_moment(best, law), p)
-    error = best.intensity / np.sqrt(curvature)
+    error = float(best.intensity / np.sqrt(curvature))
     return JumpFit(law, best.intensity, error, _named(best, law), share, scatter, probability)
 
 

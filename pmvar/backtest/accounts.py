@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from pmvar.instruments import Instruments
+from pmvar.market.curves import DiscountCurve, ForwardCurve
 from pmvar.market.snapshot import MarketSnapshot
 from pmvar.market.surface import VolSlice, VolSurface
 from pmvar.portfolio import Portfolio, build_portfolio
@@ -23,11 +24,13 @@ Held = dict[str, float]
 
 
 def unit_market(assets: Sequence[str], vols: dict[str, float], *, as_of: float) -> MarketSnapshot:
-    """Every asset at 1 a unit, with a flat surface for each of `vols` (asset -> vol per √year)."""
+    """Every asset at 1 a unit and rates of zero, with a flat surface for each of `vols` (asset -> vol per √year)."""
     names, n = tuple(sorted(assets)), len(assets)
     expiry = as_of + OPTION_DAYS * DAY
     surfaces = {a: VolSurface(as_of, (VolSlice(expiry, np.zeros(1), np.array([v])),)) for a, v in vols.items()}
-    return MarketSnapshot(as_of, "USD", names, np.ones(n), ("USD",) * n, np.zeros(n), {}, {}, surfaces)
+    flat = {a: ForwardCurve(as_of, 1.0, np.array([expiry]), np.ones(1)) for a in vols}
+    at_par = {"USD": DiscountCurve(as_of, np.array([expiry]), np.zeros(1))}
+    return MarketSnapshot(as_of, "USD", names, np.ones(n), ("USD",) * n, np.zeros(n), flat, at_par, surfaces)
 
 
 def textbook_accounts(assets: Sequence[str], vols: Sequence[str], *, as_of: float) -> tuple[Portfolio, dict[str, str]]:

@@ -85,6 +85,7 @@ def _kept(table: pa.Table, quantity: Quantity, assets: Sequence[str] | None, fil
         columns = (Column("time", kind), Column("asset", Type.NAME), Column("value", Type.NUMBER, **number))
         long = pa.table([time, table[labels[0]], table[values[0]]], [c.name for c in columns])
         return long, Schema("panel", columns, ("time", "asset"))
+    _check_there(assets, [n for n in names if n != times[0]], file)
     wide = [n for n in names if n != times[0] and (assets is None or n in assets)]
     columns = (Column("time", kind), *(Column(n, Type.NUMBER, optional=True, **number) for n in wide))
     return pa.table([time, *(table[n] for n in wide)], ["time", *wide]), Schema("panel", columns, ("time",))
@@ -103,19 +104,23 @@ def _panel(table: Table, assets: Sequence[str] | None) -> Panel:
         entries = np.stack([table[c] for c in found], axis=1).ravel() if found else np.zeros(0)
         row, column = np.divmod(np.arange(len(day) * len(found)), max(len(found), 1))
     wanted = found if assets is None else tuple(assets)
-    missing = [a for a in wanted if a not in found]
-    if missing or not wanted:
-        raise UsageError(f"{table.file} has no column {', '.join(missing)}; it has {', '.join(found)[:500]}")
+    _check_there(wanted, found, table.file)
     days = np.unique(day)
     value = np.full((len(days), len(found)), np.nan)
     # In the order of time, so that the last value of a day stays.
-    order = np.argsort(table_time(table)[row], kind="stable")
+    order = np.argsort(_time(table)[row], kind="stable")
     order = order[~np.isnan(entries[order])]
     value[np.searchsorted(days, day[row[order]]), column[order]] = entries[order]
     return Panel(days, wanted, value[:, [found.index(a) for a in wanted]])
 
 
-def table_time(table: Table) -> np.ndarray:
+def _check_there(wanted: Sequence[str] | None, found: Sequence[str], file: str) -> None:
+    missing = [a for a in wanted or () if a not in found]
+    if missing or not found:
+        raise UsageError(f"{file} has no asset {', '.join(missing)}; it has {', '.join(found)[:500]}")
+
+
+def _time(table: Table) -> np.ndarray:
     """Epoch seconds of each row. Raises InputError for every row whose time is none."""
     if table["time"].dtype == np.float64:
         return table["time"]
@@ -132,7 +137,7 @@ def table_time(table: Table) -> np.ndarray:
 
 def _days(table: Table) -> np.ndarray:
     """Midnight UTC of each row."""
-    day = np.floor(table_time(table) / DAY) * DAY
+    day = np.floor(_time(table) / DAY) * DAY
     if len(np.unique(day)) < 2:
         rule = f"a panel has a row for each of at least two days; this one has {format_day(float(day[0]))} alone"
         raise InputError(Problem(rule, "supply a longer history", file=table.file))
