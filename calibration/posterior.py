@@ -46,7 +46,7 @@ class Sampler(NamedTuple):
     """How long to sample, and how carefully."""
 
     chains: int = 4
-    warmup: int = 300
+    warmup: int = 500
     draws: int = 1000
     """Of each chain, after the warm-up."""
     acceptance: float = 0.9
@@ -202,6 +202,7 @@ def _chain(
         target_accept_prob=sampler.acceptance,
         max_tree_depth=sampler.max_tree_depth,
     )
+
     def step(state: Any, _: None) -> tuple[Any, tuple[Any, ...]]:
         state = nuts.sample(state, (), {})
         return state, (state.z, (state.energy, state.diverging, state.num_steps))
