@@ -64,7 +64,13 @@ def ranks(
     return np.sum(draws[:, :, ::every] < truth[:, None, None], axis=(1, 2))
 
 
+def cells(most: int, bins: int) -> Int[np.ndarray, " rank"]:
+    """The cell of each possible rank 0 … `most`: `bins` of them, as equal as they can be."""
+    return np.arange(most + 1) * bins // (most + 1)
+
+
 def uniformity(rank: Int[np.ndarray, " fit"], *, most: int, bins: int) -> float:
-    """p-value of Pearson's χ² test that ranks are uniform on 0 … `most`, in `bins` cells of equal size."""
-    observed = np.bincount(rank * bins // (most + 1), minlength=bins)
-    return float(stats.chisquare(observed).pvalue)
+    """p-value of Pearson's χ² test that ranks are uniform on 0 … `most`, over `cells`."""
+    cell = cells(most, bins)
+    observed, expected = np.bincount(cell[rank], minlength=bins), np.bincount(cell) / len(cell)
+    return float(stats.chisquare(observed, expected * len(rank)).pvalue)
