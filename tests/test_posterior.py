@@ -16,7 +16,7 @@ from pmvar.calibration.volatility_likelihood import Volatility
 from pmvar.errors import UsageError
 
 GARCH, GJR = Volatility.GARCH, Volatility.GJR
-SHORT = Sampler(draws=300)
+SHORT = Sampler(warmup=200, draws=300)
 # Mean and standard deviation (c), in per cent.
 PUBLISHED = {
     "mean": (0.0658, 0.0107),
