@@ -135,12 +135,12 @@ def gates(
     one that came) in the tails. Days are judged under every `every`-th draw. Assets that could not be fitted are passed
     over. Raises UsageError where there is none left.
     """
-    usable = np.flatnonzero(posterior.usable)
+    usable = np.flatnonzero(posterior.usable).tolist()
     if not len(usable):
         raise UsageError("no asset has a posterior to judge: look at their statuses")
     found: list[Gate] = []
     for i in usable:
-        view = seen(posterior, returns, asset=int(i), every=every)
+        view = seen(posterior, returns, asset=i, every=every)
         draws = Draws(*(part[i] for part in posterior.draws))
         course = posterior.course
         found += judge(

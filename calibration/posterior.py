@@ -244,7 +244,7 @@ def seen(
     """The returns of `asset`, those that the posterior came from, under every `every`-th of its draws."""
     y = returns[~np.isnan(returns[:, asset]), asset]
     d = Draws(*(part[asset, :, ::every] for part in posterior.draws))
-    parameters = Natural(*map(jnp.asarray, d[:5]), jnp.asarray(1 / d.degrees_of_freedom))
+    parameters = Natural(*map(jnp.asarray, (*d[:5], 1 / d.degrees_of_freedom)))
     variance, density = map(np.asarray, _densities(parameters, jnp.asarray(y)))
     nu = d.degrees_of_freedom[..., None]
     unit_t = (y - d.mean[..., None]) / np.sqrt(variance * (nu - 2) / nu)

@@ -72,4 +72,6 @@ def prior_draws(key: Array, *, volatility: Volatility) -> Natural:
     """One filter from the prior."""
     names = priors(volatility)
     keys = jax.random.split(key, len(names))
-    return filter_of({n: p.sample(k) for k, (n, p) in zip(keys, names.items(), strict=True)}, volatility=volatility)
+    return filter_of(
+        {n: jnp.asarray(p.sample(k)) for k, (n, p) in zip(keys, names.items(), strict=True)}, volatility=volatility
+    )

@@ -13,12 +13,12 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Float, Int, Key, Shaped
 from scipy import stats
 
 from pmvar.calibration.posterior import Draws, Sampler, sample_series
 from pmvar.calibration.priors import prior_draws
-from pmvar.calibration.volatility_likelihood import Natural, Volatility
+from pmvar.calibration.volatility_likelihood import Volatility
 
 BEFORE = 1.0
 """Variance of the day before the first: known to the simulated law and to the sampler alike."""
@@ -35,21 +35,21 @@ class Simulated(NamedTuple):
 def simulate_prior(key: Key[Array, ""], *, fits: int, days: int, volatility: Volatility) -> Simulated:
     """`fits` filters from the prior and `days` returns from each, in per cent."""
     law = jax.vmap(partial(prior_draws, volatility=volatility))(jax.random.split(key, fits))
-    p = Natural(*map(np.asarray, law))
-    nu = 1 / p.inverse_dof
+    mean, omega, alpha, gamma, beta, inverse_dof = map(np.asarray, law)
+    nu = 1 / inverse_dof
     rng = np.random.default_rng(np.asarray(jax.random.key_data(key)))
-    variance, returns = p.omega + (p.alpha + p.gamma / 2 + p.beta) * BEFORE, np.empty((fits, days))
+    variance, returns = omega + (alpha + gamma / 2 + beta) * BEFORE, np.empty((fits, days))
     for day in range(days):
         r = np.sqrt(variance * (nu - 2) / nu) * rng.standard_t(nu)
-        returns[:, day] = p.mean + r
-        variance = p.omega + (p.alpha + np.where(r < 0, p.gamma, 0.0)) * r**2 + p.beta * variance
-    return Simulated(Draws(*p[:5], nu, variance), returns)
+        returns[:, day] = mean + r
+        variance = omega + (alpha + np.where(r < 0, gamma, 0.0)) * r**2 + beta * variance
+    return Simulated(Draws(mean, omega, alpha, gamma, beta, nu, variance), returns)
 
 
 @partial(jax.jit, static_argnames=("volatility", "sampler"))
 def posteriors(
     key: Key[Array, ""], returns: Float[Array, "fit day"], *, volatility: Volatility, sampler: Sampler
-) -> tuple[Float[Array, "fit chain draw"], ...]:
+) -> tuple[Shaped[Array, "fit chain draw"], ...]:
     """Draws and course of every fit, all of them sampled side by side, in the order of `Draws` and `Course`."""
     fits, days = returns.shape
     one = partial(sample_series, volatility=volatility, sampler=sampler)

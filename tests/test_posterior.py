@@ -1,6 +1,7 @@
 """Posteriors of volatility filters: densities by SciPy, a published posterior, failures as data."""
 
 from functools import lru_cache
+from typing import Any
 
 import arviz as az
 import jax.numpy as jnp
@@ -130,7 +131,7 @@ def test_returns_as_the_posterior_sees_them():
         estimate = fit.estimate._replace(**{n: np.array([v]) for n, v in zip(fit.estimate._fields, p[:6], strict=True)})
         plain = filtered(type(fit)(**{**fit.__dict__, "estimate": estimate}), panel()[:, 1:2])
         assert plain.forecast[0] == pytest.approx(p[6], rel=1e-9)
-        law = stats.t(p[5], loc=p[0], scale=plain.deviation[:, 0] * np.sqrt((p[5] - 2) / p[5]))
+        law: Any = stats.t(p[5], loc=p[0], scale=plain.deviation[:, 0] * np.sqrt((p[5] - 2) / p[5]))
         np.testing.assert_allclose(view.log_likelihood[chain, draw], law.logpdf(y), rtol=1e-9, atol=1e-9)
         pits.append(law.cdf(y))
     np.testing.assert_allclose(view.pit, np.mean(pits, axis=0), rtol=1e-9)

@@ -44,7 +44,8 @@ def posterior(nu: Any, filters: Filters = FILTER, **changed: Any) -> PosteriorDr
         return np.asarray(changed.get(key, np.ones(len(nu))))[:, None] * own
 
     keys = ("omega", "alpha", "gamma", "beta", "variance")
-    return PosteriorDraws(tuple(filters), *map(part, keys), np.repeat(nu[:, None], len(filters), axis=1))
+    tails = np.repeat(nu[:, None], len(filters), axis=1)
+    return PosteriorDraws(tuple(filters), degrees_of_freedom=tails, **{key: part(key) for key in keys})
 
 
 def shortfall(scenarios: Any, level: float = 0.99) -> float:
@@ -130,7 +131,7 @@ def test_the_drift_centres_the_predictive_law():
     assert abs(price.mean() - 1) < 4 * by_replicate.std() / 4 + 1e-6
     plain = simulate(point, MARKET, seed=1, n_scenarios=1 << 12, horizon="1d", sampling=Sampling.SOBOL)
     assert plain.paths is not None
-    shifts = [s.paths.shift(s.horizon_end)[0] for s in (found, plain)]
+    shifts = [paths.shift(found.horizon_end)[0] for paths in (found.paths, plain.paths)]
     assert abs(shifts[0] - shifts[1]) > 1e-3
 
 
@@ -163,12 +164,13 @@ def test_what_is_refused():
         build(replace(law(), parameters={"skew": {"A:spot": 0.1}}, posterior=draws))
     with pytest.raises(InputError, match="a posterior is of the model's own factors.*"):
         replace(law("t-garch", SINGLE), posterior=draws)
-    for key, value, rule in (
+    cases: tuple[tuple[str, Any, str], ...] = (
         ("omega", [1.0, -1.0], "alpha \\+ gamma and beta ≥ 0"),
         ("beta", [1.0, 2.0], "alpha \\+ gamma/2 \\+ beta ≤ 1"),
         ("variance", [1.0, np.nan], "variance > 0"),
-    ):
+    )
+    for key, value, rule in cases:
         with pytest.raises(InputError, match=f"{rule}.*draw 2 of A:spot|draw 2 of A:spot.*{rule}"):
-            posterior([5.0, 6.0], **{key: value})
+            posterior([5.0, 6.0], FILTER, **{key: value})
     with pytest.raises(InputError, match="degrees_of_freedom > 2"):
         posterior([5.0, 2.0])

@@ -36,7 +36,7 @@ def write_posterior(folder: Path, posterior: VolatilityPosterior, names: Sequenc
     Returns the {file, sha256} that `model.json` names. Raises UsageError where there is not one name an asset, or no
     asset is usable.
     """
-    usable = np.flatnonzero(posterior.usable)
+    usable = np.flatnonzero(posterior.usable).tolist()
     if len(names) != len(posterior.status) or not len(usable):
         raise UsageError(f"{len(names)} names for {len(posterior.status)} assets, of which {len(usable)} have draws")
     parts = posterior.draws._asdict() | posterior.course._asdict()
