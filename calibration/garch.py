@@ -122,7 +122,7 @@ def fit_volatility(
     """
     box = coordinates(volatility, innovation)
     n = np.sum(~np.isnan(returns), axis=0)
-    status = [_screened(y[~np.isnan(y)]) for y in returns.T]
+    status = [screened(y[~np.isnan(y)]) for y in returns.T]
     sound = np.flatnonzero([s is FitStatus.FITTED for s in status])
     # One compiled program serves all blocks, and every panel that pads to the same size.
     length, width = _three_digits(int(n[sound].max(initial=1))), min(1 << (len(sound) - 1).bit_length(), BLOCK)
@@ -178,7 +178,8 @@ def _backcast(y: Float[np.ndarray, " day"]) -> float:
     return float(np.average(square, weights=BACKCAST_DECAY ** np.arange(len(square))))
 
 
-def _screened(y: Float[np.ndarray, " day"]) -> FitStatus:
+def screened(y: Float[np.ndarray, " day"]) -> FitStatus:
+    """Whether there is something to fit: `FITTED`, or why not."""
     if not np.all(np.isfinite(y)):
         return FitStatus.NOT_FINITE
     if len(y) < LEAST_HISTORY:

@@ -147,8 +147,14 @@ def log_likelihoods(
     box: tuple[Coordinate, ...],
 ) -> Float[Array, " day"]:
     """ln density of each of the first `n` returns given those before it; 0 for the padding that follows them."""
-    parameters = natural(x, box=box)
-    variance = variances(parameters, y, backcast(y, n))
+    return conditional_log_likelihoods(natural(x, box=box), y, n, backcast(y, n))
+
+
+def conditional_log_likelihoods(
+    parameters: Natural, y: Float[Array, " day"], n: Int[Array, ""], before: Float[Array, ""]
+) -> Float[Array, " day"]:
+    """The same, with the variance of the day before the first given."""
+    variance = variances(parameters, y, before)
     there = jnp.arange(len(y)) < n
     # Padding may have a variance of 0: it must not reach the derivative of a logarithm.
     return jnp.where(

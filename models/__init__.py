@@ -22,8 +22,18 @@ NAMES = (
 def build(specification: ModelSpecification, steps: float = 1.0) -> RiskFactorModel:
     """The model that a specification names, for horizons of up to `steps` model steps.
 
-    Raises InputError for a name that this version does not have, and for parameters that are missing or out of range.
+    With a posterior it is the predictive one. Raises InputError for a name that this version does not have, and for
+    parameters that are missing or out of range.
     """
+    law = _build(specification, steps)
+    if specification.posterior is None:
+        return law
+    from pmvar.models.predictive import predictive
+
+    return predictive(law, specification, specification.posterior)
+
+
+def _build(specification: ModelSpecification, steps: float) -> RiskFactorModel:
     name = specification.model
     if name not in NAMES:
         rule = f"this version has the models {', '.join(NAMES)}"

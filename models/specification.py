@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 from pmvar.errors import InputError, Problem
+from pmvar.models.posterior_draws import PosteriorDraws
 from pmvar.types import FactorKind, PriceMap
 
 CORRELATION_TOLERANCE = 1e-10
@@ -105,6 +106,8 @@ class ModelSpecification:
     history: Float[np.ndarray, "observation factor"] | None = None
     """x of each factor on past steps, oldest first, in the order of `factors`; what fhs and historical draw from."""
     excluded: tuple[Mapping[str, str], ...] = ()
+    posterior: PosteriorDraws | None = None
+    """Draws of the parameters of factors of this model: with them its law is the predictive one."""
 
     def __post_init__(self) -> None:
         names, c = [f.name for f in self.factors], self.correlation
@@ -119,6 +122,9 @@ class ModelSpecification:
         ):
             rule = f"history must be a finite matrix of {len(names)} columns, one for each factor"
             raise _reject(rule, "supply complete rows", "history", self.history.shape)
+        if self.posterior is not None and not set(self.posterior.factors) <= set(names):
+            unknown = min(set(self.posterior.factors) - set(names))
+            raise _reject("a posterior is of the model's own factors", "calibrate again", "posterior", unknown)
         if c.shape != (len(names), len(names)):
             raise _reject(
                 f"correlation must be {len(names)} × {len(names)}", "one row per factor", "correlation", c.shape

@@ -112,18 +112,24 @@ def individuated_t(specification: ModelSpecification) -> StudentT:
 
 def _student_t(specification: ModelSpecification, nu: tuple[float, ...], law: tuple[int, ...]) -> StudentT:
     skew = _skew(specification, [nu[i] for i in law])
-    coefficients, slopes = zip(*map(_coefficients, nu), strict=True)
+    coefficients, slopes = mixing_tables(np.array(nu))
     return StudentT(
         loading=jnp.asarray(principal_loading(specification.correlation, specification.importance)),
         inverse_dof=jnp.asarray(1 / np.array(nu)),
-        log_mixing=jnp.asarray(np.array(coefficients).T),
-        log_mixing_slope=jnp.asarray(np.array(slopes).T),
+        log_mixing=jnp.asarray(coefficients),
+        log_mixing_slope=jnp.asarray(slopes),
         law=law,
         skew=jnp.asarray(skew),
         u_min=U_MIN_EXP if specification.price_map is PriceMap.EXP else U_MIN,
     )
 
 
+def mixing_tables(nu: Float[np.ndarray, " law"]) -> Float[np.ndarray, "2 degree law"]:
+    """Chebyshev coefficients of ln W for each ν, and their derivatives by 1/ν."""
+    return np.moveaxis(np.array([_coefficients(float(one)) for one in nu]), 0, -1)
+
+
+@lru_cache(maxsize=4096)
 def _coefficients(nu: float) -> tuple[np.ndarray, np.ndarray]:
     """Of ln W, and their derivatives by 1/ν: central differences, one-sided where ν is infinite (ln W is smooth in
     1/√ν there, so that the slope at 0 does not exist and is taken as 0)."""

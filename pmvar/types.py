@@ -68,6 +68,14 @@ class Sampling(StrEnum):
     SOBOL_IS = "sobol-is"
 
 
+class Parameters(StrEnum):
+    """`predictive`: a path takes its parameters from a draw of their posterior, where the model has one. `plug-in`:
+    every path takes the estimates."""
+
+    PREDICTIVE = "predictive"
+    PLUG_IN = "plug-in"
+
+
 class Netting(StrEnum):
     """What to do with several rows for one (account, instrument)."""
 

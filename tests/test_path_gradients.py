@@ -11,6 +11,7 @@ import pytest
 
 from pmvar.models import build
 from pmvar.models.base import RiskFactorModel
+from pmvar.models.posterior_draws import PosteriorDraws
 from pmvar.models.specification import Factor, ModelSpecification
 from tests.laws import normals
 from tests.markets import specification
@@ -40,11 +41,16 @@ HALF = 0.5 + 0.5 * np.eye(3)
 ONE = np.outer([1, -1, 1.0], [1, -1, 1])
 HISTORY = np.random.default_rng(0).standard_t(4, size=(300, 3)) * 0.02
 
+DRAWN = PosteriorDraws(("A:spot",), *np.array([
+    [[1e-5], [3e-5]], [[0.03], [0.01]], [[0.1], [0.2]], [[0.85], [0.87]], [[8e-4], [2e-3]], [[5.0], [7.0]],
+]))  # fmt: skip
+
 CASES: dict[str, ModelSpecification] = {
     "gaussian": of("gaussian", c=HALF),
     "t": of("t", c=HALF),
     "skewed": of("t-multi", c=HALF, skew={"A:spot": -0.2}),
     "gjr": of("t-garch", c=HALF, filters={"A:spot": GJR}),
+    "predictive": replace(of("t-garch", c=HALF, filters={"A:spot": GJR}), posterior=DRAWN),
     "merton": of("merton", c=HALF, jumps=MERTON),
     "kou": of("kou", c=HALF, jumps=KOU),
     "everything": of("t-garch-jump", c=HALF, jumps=MERTON, filters={"A:spot": GJR}, skew={"A:vol": 0.1}),
@@ -105,7 +111,7 @@ NOT_BY_PATH = ("log_mixing", "intensity")
 """Coefficients that follow ν, and what moves counts: the first are constants, the second goes by likelihood ratio."""
 
 
-@pytest.mark.parametrize("name", ["gaussian", "t", "skewed", "gjr", "merton", "kou", "everything"])
+@pytest.mark.parametrize("name", ["gaussian", "t", "skewed", "gjr", "predictive", "merton", "kou", "everything"])
 def test_derivatives_are_those_of_differences(name):
     """Central differences by every number of every array, path by path. Counts and the signs of the filter's surprises
     stay as they are for steps so small; `inverse_dof` moves the coefficients of ln W too, which differences of the

@@ -11,6 +11,7 @@ import numpy as np
 from pmvar.errors import InputError, Problem, UsageError
 from pmvar.io.csv_text import decodable
 from pmvar.io.history_file import read_history
+from pmvar.io.posterior_file import read_posterior
 from pmvar.io.problems import Problems
 from pmvar.io.source import Source
 from pmvar.io.times import format_time, parse_time
@@ -115,8 +116,8 @@ def _excluded(entry: Any) -> bool:
 
 
 def read_model(content: bytes, *, source: Source, problems: Problems) -> ModelSpecification | None:
-    """The model that the bytes of a `model.json` specify, with the history that it names in the folder of `source`;
-    what is wrong goes to `problems`, and None comes back. Raises what `read_history` raises."""
+    """The model that the bytes of a `model.json` specify, with the history and the posterior that it names in the
+    folder of `source`; what is wrong goes to `problems`, and None comes back. Raises what `read_history` raises."""
     before = len(problems)
     try:
         document = strict_json(content, file=FILE)
@@ -157,6 +158,10 @@ def read_model(content: bytes, *, source: Source, problems: Problems) -> ModelSp
     if "history" in document:
         names = [f.name for f in factors if f is not None]
         history = read_history(document["history"], names, source=source, problems=problems)
+    posterior = None
+    if document.get("posterior") is not None:
+        names = [f.name for f in factors if f is not None]
+        posterior = read_posterior(document["posterior"], names, source=source, problems=problems)
     if len(problems) > before or correlation is None:
         return None
     optional = {k: document[k] for k in ("steps_per_year", "parameters", "state", "sampling") if k in document}
@@ -170,6 +175,7 @@ def read_model(content: bytes, *, source: Source, problems: Problems) -> ModelSp
             vol_cap=float(document.get("vol_cap", 1.6)),
             history=history,
             excluded=tuple(document.get("excluded", ())),
+            posterior=None if posterior is None else posterior.thinned(),
             **optional,
         )
     except (InputError, OverflowError) as error:
@@ -189,10 +195,15 @@ def model_document(
 ) -> dict[str, Any]:
     """The content of `model.json`: `model`, the `{file, sha256}` it came from and those of its history (see
     `write_history`), and in `extra` any of `posterior`, `gates` and `overrides`. Raises UsageError for a model with a
-    history that is not written beside it."""
+    history or a posterior that is not written beside it."""
     if model.history is not None and history is None:
         raise UsageError(
             f"model {model.model} holds a history; write it with write_history, and pass what that returns"
+        )
+    if model.posterior is not None and not (extra or {}).get("posterior"):
+        raise UsageError(
+            f"model {model.model} holds a posterior; write it with write_posterior, and pass what that returns as the "
+            "extra `posterior`"
         )
     return {
         "format": 1,

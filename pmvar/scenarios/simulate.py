@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -21,7 +21,7 @@ from pmvar.scenarios.clock import horizon_end, horizon_steps
 from pmvar.scenarios.draws import check_count, n_replicates
 from pmvar.scenarios.paths import Draw, Paths
 from pmvar.scenarios.scenario_set import ScenarioSet
-from pmvar.types import PATH_TILE, Drift, FactorKind, Sampling
+from pmvar.types import PATH_TILE, Drift, FactorKind, Parameters, Sampling
 
 MIN_SCENARIOS = 1024
 MAX_SCENARIOS = 2**31
@@ -39,11 +39,13 @@ def simulate(
     horizon: str = "2d",
     drift: Drift = Drift.FORWARD,
     sampling: Sampling = Sampling.SOBOL_IS,
+    parameters: Parameters = Parameters.PREDICTIVE,
 ) -> ScenarioSet:
     """Joint scenarios of all factors of `model` from `market.as_of` over `horizon` (such as `2d`).
 
     Each path is a pure function of (seed, path id): a smaller set is a prefix of a larger one. Under
-    `Drift.FORWARD` each price grows to its forward on average; vols have mean zero in ln σ. Raises UsageError for a
+    `Drift.FORWARD` each price grows to its forward on average; vols have mean zero in ln σ. Under
+    `Parameters.PREDICTIVE` the uncertainty that a model's posterior holds is in the paths. Raises UsageError for a
     request out of range and NumericsError for a non-finite shock.
     """
     if not MIN_SCENARIOS <= n_scenarios <= MAX_SCENARIOS:
@@ -54,8 +56,10 @@ def simulate(
     steps = horizon_steps(horizon)
     if steps > MAX_STEPS:
         raise UsageError(f"horizon {horizon!r} is longer than {MAX_STEPS:.0f} steps")
+    if parameters is Parameters.PLUG_IN:
+        model = replace(model, posterior=None)
     law = build(model, steps)
-    parameters = sampling_parameters(model.sampling, tuned(model.model, steps))
+    leaning = sampling_parameters(model.sampling, tuned(model.model, steps))
     prices = [f.underlying for f in model.factors if f.kind is FactorKind.SPOT]
     end = horizon_end(market.as_of, steps, model.steps_per_year)
     paths = Paths(
@@ -67,7 +71,7 @@ def simulate(
         end=end,
         steps=steps,
         steps_per_year=model.steps_per_year,
-        draw=Draw(law.n_steps(steps), sampling, parameters, run_key(seed), jnp.float64(steps)),
+        draw=Draw(law.n_steps(steps), sampling, leaning, run_key(seed), jnp.float64(steps)),
     )
     shocks, weights = zip(*(paths.tile(i, end) for i in range(-(-n_scenarios // PATH_TILE))), strict=True)
     shock, weight = jnp.concatenate(shocks)[:n_scenarios], np.concatenate(weights)[:n_scenarios]
@@ -94,7 +98,7 @@ def simulate(
             "drift": str(drift),
             "sampling": str(sampling),
             "replicates": n_replicates(sampling),
-            **_leaning(sampling, parameters, weight),
+            **_leaning(sampling, leaning, weight),
             "generator": "threefry2x32",
         },
     )
@@ -113,6 +117,7 @@ def _description(model: ModelSpecification, law: RiskFactorModel) -> dict[str, A
         "excluded": [dict(e) for e in model.excluded],
         **({"parameters": dict(model.parameters)} if model.parameters else {}),
         **({"correlation_repaired_by": repair} if repair else {}),
+        **({"posterior_draws": len(model.posterior.omega)} if model.posterior is not None else {}),
         **({"mixing_truncated_at": u_min} if (u_min := law.mixing_truncated_at()) else {}),
     }
 
