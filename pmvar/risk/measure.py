@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -15,7 +15,6 @@ from pmvar.risk.selection import ROWS, in_threads, refuse_not_finite, tail_ids
 from pmvar.risk.tail import Tail, standard_errors, tail
 from pmvar.risk.tail_sums import PIECE, PositionSums, TailWeights, centred_error
 from pmvar.scenarios.scenario_set import ScenarioSet
-from pmvar.types import Measure
 from pmvar.valuation.store import TileStore
 
 N_WORST = 5
@@ -63,10 +62,10 @@ def measure_block(
     pieces = in_threads(
         lambda some: _measure_piece(block.take(some), loss[some], ids[some], store, level), len(ids), PIECE
     )
-    return BlockMeasure(block, ids, *(_joined([getattr(p, f.name) for p in pieces]) for f in fields(BlockMeasure)[2:]))
+    return BlockMeasure(block, ids, *(joined([getattr(p, f.name) for p in pieces]) for f in fields(BlockMeasure)[2:]))
 
 
-def _joined(parts: Sequence[Any]) -> Any:
+def joined(parts: Sequence[Any]) -> Any:
     """Arrays, or tuples of arrays, one after the other."""
     if isinstance(parts[0], np.ndarray):
         return np.concatenate(parts)
@@ -135,36 +134,3 @@ def measure_losses(
 
     parts = in_threads(measure, len(loss), ROWS)
     return Measured(*(np.concatenate(part) for part in zip(*parts, strict=True)))
-
-
-class Alone(NamedTuple):
-    """A measure of one contract of each instrument, held alone."""
-
-    value: Float[np.ndarray, " instrument"]
-    parts: Float[np.ndarray, "instrument replicate"]
-    """As in `Measured`."""
-
-
-def isolated_measure(
-    store: TileStore,
-    instruments: Int[np.ndarray, " instrument"],
-    level: float,
-    *,
-    measure: Measure = Measure.EXPECTED_SHORTFALL,
-    rows_at_once: int = 256,
-) -> tuple[Alone, Alone]:
-    """Tail measure of one contract long, and of one short, of each instrument alone; never below zero."""
-
-    def side(sign: float, rows: np.ndarray) -> Alone:
-        found = measure_losses(sign * store.rows(rows), store.pnl.scenarios, level)
-        value, parts = (
-            (found.expected_shortfall, found.es_parts)
-            if measure is Measure.EXPECTED_SHORTFALL
-            else (found.value_at_risk, found.var_parts)
-        )
-        return Alone(np.maximum(value, 0.0), np.where(value[:, None] > 0, parts, 0.0))
-
-    rows = store.pnl.row[instruments]
-    pieces = [rows[start : start + rows_at_once] for start in range(0, len(rows), rows_at_once)]
-    long, short = (_joined([side(sign, piece) for piece in pieces]) for sign in (-1.0, 1.0))
-    return long, short

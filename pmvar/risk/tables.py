@@ -233,14 +233,12 @@ def worst_table(portfolio: Portfolio, measured: Sequence[BlockMeasure], scenario
     }
 
 
-def shock_table(measured: Sequence[BlockMeasure], scenarios: ScenarioSet) -> Columns:
+def shock_table(worst: Int[np.ndarray, " some"], scenarios: ScenarioSet) -> Columns:
     """The table `shocks`: log changes of all factors over the horizon in the scenarios of `worst`.
 
     Vols at their reference tenor and capped, as revaluation takes them.
     """
-    ids: Int[np.ndarray, " scenario"] = np.unique(
-        np.concatenate([m.worst.ravel() for m in measured] or [np.array([], int)])
-    )
+    ids = np.unique(worst)
     shock = np.asarray(scenarios.shock[ids].sum(axis=1)) if len(ids) else np.zeros((0, len(scenarios.factors)))
     is_vol = np.array([name.endswith(f":{FactorKind.VOL}") for name in scenarios.factors])
     if np.isfinite(scenarios.vol_cap):
