@@ -6,7 +6,6 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from enum import StrEnum
 from typing import Any
 
 import jax
@@ -36,7 +35,7 @@ from pmvar.risk.tables import (
     worst_table,
 )
 from pmvar.scenarios.scenario_set import ScenarioSet
-from pmvar.types import Measure
+from pmvar.types import Detail, Measure
 from pmvar.valuation.reprice import ProfitAndLoss, reprice
 from pmvar.valuation.store import TileStore
 from pmvar.valuation.today import Sensitivity, values_and_greeks
@@ -54,17 +53,6 @@ LEAST_TAIL = 10
 
 def quiet(stage: str, done: int, total: int) -> None:
     """Progress that nobody looks at."""
-
-
-class Detail(StrEnum):
-    """How much a run says of each account."""
-
-    MARGINS = "margins"
-    """Measures, margins and stress losses."""
-    COMPONENTS = "components"
-    """And what each position adds, and the worst scenarios."""
-    GREEKS = "greeks"
-    """And gradients by market and model, and the split by spot, vol and time."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -160,13 +148,14 @@ def account_tables(
     advance = counter(progress, "accounts", len(live))
     measured: list[BlockMeasure] = []
     for block in blocks:
-        measured.append(measure_block(block, store, rules.level, names=portfolio.account_id))
+        measured.append(measure_block(block, store, rules.level, detail=detail, names=portfolio.account_id))
         advance(len(block.account))
+    tails = [m.tail for m in measured if m.tail is not None]
     found: list[BlockGradient] = []
     by_model: list[ModelGradient] = []
     if detail is Detail.GREEKS and measured:
         found, by_model = gradients(
-            pnl, measured, portfolio.instruments, priced.factors,
+            pnl, tails, portfolio.instruments, priced.factors,
             measure=rules.measure, level=rules.level, names=portfolio.account_id,
             advance=counter(progress, "gradients", pnl.scenarios.n_tiles),
         )  # fmt: skip
@@ -179,14 +168,13 @@ def account_tables(
         value=priced.value, isolated=isolated, isolated_error=isolated_error, withheld=out,
         fallback=_fallback(portfolio, pnl.market, rules, priced.value, out, priced.last_good),
     )  # fmt: skip
-    detailed = measured if detail is not Detail.MARGINS else []
     greeks = priced.sensitivities if detail is Detail.GREEKS else []
     return {
         "margins": margins,
-        "components": component_table(portfolio, detailed, found),
-        "greeks": greek_table(portfolio, measured, found, priced.factors, greeks, rules, margins),
-        "model_greeks": model_greek_table(portfolio, measured, by_model, rules, margins),
-        "worst": worst_table(portfolio, detailed, pnl.scenarios),
+        "components": component_table(portfolio, tails, found),
+        "greeks": greek_table(portfolio, tails, found, priced.factors, greeks, rules, margins),
+        "model_greeks": model_greek_table(portfolio, tails, by_model, rules, margins),
+        "worst": worst_table(portfolio, tails, pnl.scenarios),
         "stress": stress_table(portfolio, live, stressed),
     }
 

@@ -41,15 +41,19 @@ def sync(path: Path) -> None:
 
 
 @contextmanager
-def whole_folder(path: str | Path, *, marker: str) -> Iterator[Path]:
-    """A temporary sibling of `path` to write into; it takes the place of `path` once the block ends without
-    error.
+def whole_folder(path: str | Path, *, marker: str, temporary: Path | None = None) -> Iterator[Path]:
+    """A temporary folder (a new sibling of `path`, by itself) to write into; it takes the place of `path` once
+    the block ends without error.
 
     What was at `path` stays until then, and stays if anything fails. Raises what `check_writable` raises, and
     ResourceError if the disk is full or fails.
     """
     target = check_writable(path, marker=marker)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    if temporary is None:
+        temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    else:
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir()
     try:
         temporary.chmod(0o755)
         yield temporary
