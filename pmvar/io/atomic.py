@@ -13,6 +13,9 @@ from pathlib import Path
 
 from pmvar.errors import ResourceError, UsageError
 
+DISK = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
+"""What the system says of a disk that is full or fails."""
+
 
 def check_writable(path: str | Path, *, marker: str) -> Path:
     """The absolute path of a folder that can be created or replaced.
@@ -62,7 +65,7 @@ def whole_folder(path: str | Path, *, marker: str, temporary: Path | None = None
         _put(temporary, target)
         sync(target.parent)
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
+        if error.errno in DISK:
             raise ResourceError(f"{target} could not be written: {error.strerror}") from error
         raise
     finally:
@@ -84,7 +87,7 @@ def whole_file(path: str | Path) -> Iterator[Path]:
         os.replace(temporary, target)
         sync(target.parent)
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
+        if error.errno in DISK:
             raise ResourceError(f"{target} could not be written: {error.strerror}") from error
         raise UsageError(f"{target} cannot be written: {error.strerror or error}") from error
     finally:
