@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 
 from pmvar.errors import NumericsError, UsageError
 from pmvar.market.snapshot import MarketSnapshot
-from pmvar.methods.standard import standard_margin
+from pmvar.methods.standard import standard_margin, unit_requirements
 from pmvar.portfolio import Portfolio
 from pmvar.report.margin_report import MarginReport
 from pmvar.risk.accounts import AccountBlock, account_blocks, block_loss
@@ -287,11 +287,17 @@ def _fallback(
     withheld: Mapping[str, str],
     last_good: Mapping[str, float],
 ) -> np.ndarray:
-    """Margin of each account if it is withheld: the standard margin under the rules, at least the last good margin.
+    """Margin of each account if it is withheld: the standard margin under the rules, at least the last good margin;
+    where the standard margin is nothing, the full notional.
 
     Raises NumericsError where even that would be zero: a margin of nothing must not come from a lack of data.
     """
-    standard = rules.multiplier * np.maximum(standard_margin(portfolio, market, value), rules.floor)
+    standard = standard_margin(portfolio, market, value)
+    nothing = np.isin(portfolio.account_id.astype(str), list(withheld)) & ~(standard > 0)
+    if nothing.any():
+        notional = unit_requirements(portfolio.instruments, market, value).notional
+        standard = np.where(nothing, abs(portfolio.quantity) @ notional, standard)
+    standard = rules.multiplier * np.maximum(standard, rules.floor)
     # The last good margin is an initial margin: the rules are in it already.
     fallback = np.maximum(standard, [last_good.get(str(a), 0.0) for a in portfolio.account_id])
     for account, margin in zip(portfolio.account_id, fallback, strict=True):

@@ -11,6 +11,9 @@ from pmvar.errors import PmvarError, ResourceError
 from pmvar.risk.result import Columns
 from pmvar.types import Detail
 
+MOST_WITHHELD = 16
+"""Accounts of one block that may fail where others do not: more of them are a fault of something else."""
+
 ATTEMPTS = 3
 """Times that a block may fail before it is taken apart."""
 
@@ -29,7 +32,8 @@ class Blocks:
     ) -> tuple[dict[str, Columns], dict[str, str]]:
         """Tables of the accounts at `rows`, and why some of them had to be withheld.
 
-        Raises ResourceError where memory does not hold a single account, and whatever pmvar raises on purpose.
+        Raises ResourceError where memory does not hold a single account, whatever pmvar raises on purpose, and what
+        fails many accounts alike.
         """
         withheld: dict[str, str] = {}
         parts = [rows[i : i + self._most] for i in range(0, len(rows), self._most)]
@@ -40,26 +44,36 @@ class Blocks:
     ) -> dict[str, Columns]:
         names = self._priced.portfolio.account_id[rows]
         said = f"accounts {names[0]} to {names[-1]}"
-        reason = ""
+        failure: Exception | None = None
         for attempt in range(1, attempts + 1):
             try:
                 return account_tables(self._priced, rows, detail=self._detail, progress=progress)
             except PmvarError:
                 raise
             except Exception as error:
-                reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"[:200]
+                failure = error
                 if exhausted(error):
-                    if len(rows) == 1:
-                        raise ResourceError(f"account {names[0]} alone does not fit into memory ({reason})") from error
-                    self._most = min(self._most, -(-len(rows) // 2))
-                    self._log(f"{said}: out of memory; from now on {self._most} accounts at once")
                     break
-                self._log(f"{said}: attempt {attempt} of {attempts} failed: {reason}")
+                self._log(f"{said}: attempt {attempt} of {attempts} failed: {_words(error)}")
+        assert failure is not None
+        short = exhausted(failure)
         if len(rows) > 1:
             half = -(-len(rows) // 2)
-            return _joined([self._some(part, 1, withheld, progress) for part in (rows[:half], rows[half:])])
-        withheld[str(names[0])] = f"its margin could not be computed: {reason}"
+            if short:
+                self._most = min(self._most, half)
+                self._log(f"{said}: out of memory; from now on {self._most} accounts at once")
+            again = attempts if short else 1
+            return _joined([self._some(part, again, withheld, progress) for part in (rows[:half], rows[half:])])
+        if short:
+            raise ResourceError(f"account {names[0]} alone does not fit into memory: {_words(failure)}") from failure
+        withheld[str(names[0])] = f"its margin could not be computed: {_words(failure)}"
+        if len(withheld) > MOST_WITHHELD:
+            raise failure
         return account_tables(self._priced, rows, detail=self._detail, withheld=withheld, progress=progress)
+
+
+def _words(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".split("\n")[0][:200]
 
 
 def exhausted(error: Exception) -> bool:
