@@ -25,7 +25,7 @@ from pmvar.risk.accounts import account_blocks
 from pmvar.risk.measure import measure_block
 from pmvar.risk.tail import interval_half_width
 from pmvar.scenarios.draws import n_replicates
-from pmvar.types import Drift, Sampling
+from pmvar.types import Detail, Drift, Sampling
 from pmvar.valuation.store import TileStore
 
 MODES = (Sampling.MC, Sampling.SOBOL, Sampling.SOBOL_IS)
@@ -53,8 +53,8 @@ def measured(
     out = np.zeros((len(levels), 4, book.portfolio.n_accounts))
     for found, level in zip(out, levels, strict=True):
         for block in blocks:
-            m = measure_block(block, store, level)
-            found[:, block.account] = m.tail.value_at_risk, m.tail.expected_shortfall, m.var_error, m.es_error
+            m = measure_block(block, store, level, detail=Detail.MARGINS)
+            found[:, block.account] = m.value_at_risk, m.expected_shortfall, m.var_error, m.es_error
     return out
 
 

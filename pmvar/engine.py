@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 import jax
 import numpy as np
+from jaxtyping import Float, Int
 
 from pmvar.errors import NumericsError, UsageError
 from pmvar.market.snapshot import MarketSnapshot
-from pmvar.methods.standard import standard_margin
+from pmvar.methods.standard import standard_margin, unit_requirements
 from pmvar.portfolio import Portfolio
 from pmvar.report.margin_report import MarginReport
 from pmvar.risk.accounts import AccountBlock, account_blocks, block_loss
-from pmvar.risk.detail import account_details
+from pmvar.risk.detail import account_details, largest_accounts
 from pmvar.risk.gradient import BlockGradient, MarketFactor, gradients, market_factors
-from pmvar.risk.measure import BlockMeasure, isolated_measure, measure_block, measure_losses
+from pmvar.risk.isolated import Alone, each_alone, held_alone
+from pmvar.risk.measure import BlockMeasure, measure_block, measure_losses
 from pmvar.risk.model_gradient import ModelGradient
-from pmvar.risk.quantiles import spread
+from pmvar.risk.result import Columns
 from pmvar.risk.rules import MarginRules
 from pmvar.risk.tables import (
     component_table,
@@ -32,10 +35,10 @@ from pmvar.risk.tables import (
     worst_table,
 )
 from pmvar.scenarios.scenario_set import ScenarioSet
-from pmvar.types import Measure
+from pmvar.types import Detail, Measure
 from pmvar.valuation.reprice import ProfitAndLoss, reprice
 from pmvar.valuation.store import TileStore
-from pmvar.valuation.today import values_and_greeks
+from pmvar.valuation.today import Sensitivity, values_and_greeks
 
 Progress = Callable[[str, int, int], None]
 """(stage, done, total), called as work goes on."""
@@ -50,6 +53,156 @@ LEAST_TAIL = 10
 
 def quiet(stage: str, done: int, total: int) -> None:
     """Progress that nobody looks at."""
+
+
+@dataclass(frozen=True, eq=False)
+class Priced:
+    """What all accounts of a portfolio have in common: every instrument under every scenario, priced once."""
+
+    pnl: ProfitAndLoss
+    portfolio: Portfolio
+    rules: MarginRules
+    store: TileStore
+    decorrelated: TileStore | None
+    value: Float[np.ndarray, " instrument"]
+    """Of one contract in base currency, NaN where nothing prices it."""
+    sensitivities: Sequence[Sensitivity]
+    isolated: tuple[Alone, Alone]
+    """One contract of each instrument, long and short."""
+    stress: tuple[str, ...]
+    """Entries of the stress list."""
+    stress_profit: Float[np.ndarray, "instrument entry"]
+    """Of one contract."""
+    factors: Sequence[MarketFactor]
+    withheld: Mapping[str, str]
+    """Account -> reason."""
+    last_good: Mapping[str, float]
+
+
+def price_all(
+    pnl: ProfitAndLoss,
+    portfolio: Portfolio,
+    rules: MarginRules,
+    *,
+    stress: ScenarioSet | None = None,
+    decorrelated: ProfitAndLoss | None = None,
+    last_good: Mapping[str, float] | None = None,
+    detail: Detail = Detail.GREEKS,
+    memory_bytes: float | None = None,
+    progress: Progress = quiet,
+) -> Priced:
+    """All that `account_tables` needs, computed once; arguments and errors are those of `margin_report`."""
+    scenarios = pnl.scenarios
+    if scenarios.n_scenarios * (1 - rules.level) < LEAST_TAIL:
+        least = int(np.ceil(LEAST_TAIL / (1 - rules.level)))
+        raise UsageError(
+            f"{scenarios.n_scenarios:,} scenarios leave fewer than {LEAST_TAIL} beyond level {rules.level}; "
+            f"use at least {least:,}"
+        )
+    entries = stress.labels if stress is not None else ()
+    if decorrelated is not None and DECORRELATION in entries:
+        raise UsageError(f"the stress list has an entry {DECORRELATION!r}, which is the name of a stress of the model")
+    withheld = _withheld(portfolio, pnl)
+    value, sensitivities = _values(portfolio, pnl)
+    memory = (memory_bytes or half_of_memory()) / (1 if decorrelated is None else 2)
+    store = TileStore(pnl, memory_bytes=memory, advance=counter(progress, "revaluation", scenarios.n_tiles))
+    less = None
+    if decorrelated is not None:
+        advance = counter(progress, "decorrelation", decorrelated.scenarios.n_tiles)
+        less = TileStore(decorrelated, memory_bytes=memory, advance=advance)
+    return Priced(
+        pnl,
+        portfolio,
+        rules,
+        store,
+        less,
+        value,
+        sensitivities,
+        each_alone(store, portfolio.quantity[_live(portfolio, withheld)], rules),
+        entries,
+        _stress_profit(portfolio, pnl, stress),
+        market_factors(portfolio.instruments, pnl) if detail is Detail.GREEKS else (),
+        withheld,
+        last_good or {},
+    )
+
+
+def account_tables(
+    priced: Priced,
+    rows: Int[np.ndarray, " account"] | None = None,
+    *,
+    detail: Detail = Detail.GREEKS,
+    withheld: Mapping[str, str] | None = None,
+    progress: Progress = quiet,
+) -> dict[str, Columns]:
+    """The tables of a run for the accounts at `rows` (None: all), sorted by account; all but `shocks`.
+
+    Nothing of an account depends on the others: tables of parts, one after the other, are the tables of the whole.
+    `withheld` (account -> reason) adds to those that cannot be valued. Raises NumericsError if a number is not finite.
+    """
+    pnl, rules, store = priced.pnl, priced.rules, priced.store
+    portfolio = priced.portfolio if rows is None else priced.portfolio.accounts(rows)
+    out = {**priced.withheld, **(withheld or {})}
+    live = _live(portfolio, out)
+    blocks = list(account_blocks(portfolio.quantity, live))
+    advance = counter(progress, "accounts", len(live))
+    measured: list[BlockMeasure] = []
+    for block in blocks:
+        measured.append(measure_block(block, store, rules.level, detail=detail, names=portfolio.account_id))
+        advance(len(block.account))
+    tails = [m.tail for m in measured if m.tail is not None]
+    found: list[BlockGradient] = []
+    by_model: list[ModelGradient] = []
+    if detail is Detail.GREEKS and measured:
+        found, by_model = gradients(
+            pnl, tails, portfolio.instruments, priced.factors,
+            measure=rules.measure, level=rules.level, names=portfolio.account_id,
+            advance=counter(progress, "gradients", pnl.scenarios.n_tiles),
+        )  # fmt: skip
+    stressed = dict(zip(priced.stress, -(portfolio.quantity[live] @ priced.stress_profit).T, strict=True))
+    if priced.decorrelated is not None:
+        stressed[DECORRELATION] = _measures(blocks, priced.decorrelated, rules, portfolio)[live]
+    isolated, isolated_error = held_alone(portfolio.quantity, priced.isolated, rules)
+    margins = margin_table(
+        portfolio, pnl.market, rules, measured,
+        value=priced.value, isolated=isolated, isolated_error=isolated_error, withheld=out,
+        fallback=_fallback(portfolio, pnl.market, rules, priced.value, out, priced.last_good),
+    )  # fmt: skip
+    greeks = priced.sensitivities if detail is Detail.GREEKS else []
+    return {
+        "margins": margins,
+        "components": component_table(portfolio, tails, found),
+        "greeks": greek_table(portfolio, tails, found, priced.factors, greeks, rules, margins),
+        "model_greeks": model_greek_table(portfolio, tails, by_model, rules, margins),
+        "worst": worst_table(portfolio, tails, pnl.scenarios),
+        "stress": stress_table(portfolio, live, stressed),
+    }
+
+
+def finish(
+    priced: Priced,
+    tables: Mapping[str, Columns],
+    *,
+    withheld: Mapping[str, str] | None = None,
+    notes: tuple[str, ...] = (),
+    settings: Mapping[str, Any] | None = None,
+) -> MarginReport:
+    """The report of the accounts of `tables["margins"]`; other tables may lack those that no page is drawn of."""
+    out = {**priced.withheld, **(withheld or {})}
+    worst = tables["worst"]["scenario"] if "worst" in tables else np.array([], dtype=np.int64)
+    return MarginReport(
+        tables={**tables, "shocks": shock_table(worst.astype(np.int64), priced.pnl.scenarios)},
+        details=account_details(
+            priced.portfolio, largest_accounts(tables["margins"]), priced.store, priced.rules.level
+        ),
+        settings={
+            **_settings(priced.pnl, priced.rules),
+            # What a later run needs to know of accounts that this one could not value.
+            "last_good": {a: m for a, m in sorted(priced.last_good.items()) if a in out},
+            **(settings or {}),
+        },
+        notes=notes + tuple(f"{a} is withheld: {reason}" for a, reason in sorted(out.items())[:20]),
+    )
 
 
 def margin_report(
@@ -73,78 +226,15 @@ def margin_report(
     account's measure under it to the table `stress`. `greeks=False` leaves out gradients and the spot–vol–time split.
     Raises UsageError if the tail holds too few scenarios and NumericsError if any number is not finite.
     """
-    market, scenarios = pnl.market, pnl.scenarios
-    if scenarios.n_scenarios * (1 - rules.level) < LEAST_TAIL:
-        least = int(np.ceil(LEAST_TAIL / (1 - rules.level)))
-        raise UsageError(
-            f"{scenarios.n_scenarios:,} scenarios leave fewer than {LEAST_TAIL} beyond level {rules.level}; "
-            f"use at least {least:,}"
-        )
-    withheld = _withheld(portfolio, pnl)
-    value, sensitivities = _values(portfolio, pnl)
-    live = np.array([i for i, a in enumerate(portfolio.account_id) if str(a) not in withheld], dtype=np.int64)
-
-    n_tiles = scenarios.n_tiles
-    store = TileStore(
-        pnl, memory_bytes=memory_bytes or half_of_memory(), advance=counter(progress, "revaluation", n_tiles)
-    )
-    blocks = list(account_blocks(portfolio.quantity, live))
-    advance = counter(progress, "accounts", len(live))
-    measured: list[BlockMeasure] = []
-    for block in blocks:
-        measured.append(measure_block(block, store, rules.level, names=portfolio.account_id))
-        advance(len(block.account))
-    held = np.unique(portfolio.quantity[live].indices) if len(live) else np.array([], dtype=np.int64)
-    isolated, isolated_error = _isolated(portfolio, store, held, rules)
-    details = account_details(portfolio, measured, store, rules.level)
-    del store
-
-    factors: Sequence[MarketFactor] = ()
-    found: list[BlockGradient] = []
-    by_model: list[ModelGradient] = []
-    if greeks and measured:
-        factors = market_factors(portfolio.instruments, pnl)
-        found, by_model = gradients(
-            pnl, measured, portfolio.instruments, factors,
-            measure=rules.measure, level=rules.level, names=portfolio.account_id,
-            advance=counter(progress, "gradients", n_tiles),
-        )  # fmt: skip
-
-    stressed = _stress(portfolio, pnl, stress, live)
-    if decorrelated is not None:
-        if DECORRELATION in stressed:
-            raise UsageError(
-                f"the stress list has an entry {DECORRELATION!r}, which is the name of a stress of the model"
-            )
-        advance = counter(progress, "decorrelation", decorrelated.scenarios.n_tiles)
-        with_less = TileStore(decorrelated, memory_bytes=memory_bytes or half_of_memory(), advance=advance)
-        stressed[DECORRELATION] = _measures(blocks, with_less, rules, portfolio)[live]
-
-    margins = margin_table(
-        portfolio, market, rules, measured,
-        value=value, isolated=isolated, isolated_error=isolated_error, withheld=withheld,
-        fallback=_fallback(portfolio, market, rules, value, withheld, last_good or {}),
+    detail = Detail.GREEKS if greeks else Detail.COMPONENTS
+    priced = price_all(
+        pnl, portfolio, rules,
+        stress=stress, decorrelated=decorrelated, last_good=last_good, detail=detail, memory_bytes=memory_bytes,
+        progress=progress,
     )  # fmt: skip
-    tables = {
-        "margins": margins,
-        "components": component_table(portfolio, measured, found),
-        "greeks": greek_table(portfolio, measured, found, factors, sensitivities if greeks else [], rules, margins),
-        "model_greeks": model_greek_table(portfolio, measured, by_model, rules, margins),
-        "worst": worst_table(portfolio, measured, scenarios),
-        "shocks": shock_table(measured, scenarios),
-        "stress": stress_table(portfolio, live, stressed),
-    }
-    return MarginReport(
-        tables=tables,
-        details=details,
-        settings={
-            **_settings(pnl, rules),
-            # What a later run needs to know of accounts that this one could not value.
-            "last_good": {a: m for a, m in sorted((last_good or {}).items()) if a in withheld},
-            **(settings or {}),
-        },
-        notes=notes + tuple(f"{a} is withheld: {reason}" for a, reason in sorted(withheld.items())[:20]),
-    )
+    tables = account_tables(priced, detail=detail, progress=progress)
+    tables["shocks"] = shock_table(tables["worst"]["scenario"], pnl.scenarios)
+    return finish(priced, tables, notes=notes, settings=settings)
 
 
 def counter(progress: Progress, stage: str, total: int) -> Callable[..., None]:
@@ -197,11 +287,17 @@ def _fallback(
     withheld: Mapping[str, str],
     last_good: Mapping[str, float],
 ) -> np.ndarray:
-    """Margin of each account if it is withheld: the standard margin under the rules, at least the last good margin.
+    """Margin of each account if it is withheld: the standard margin under the rules, at least the last good margin;
+    where the standard margin is nothing, the full notional.
 
     Raises NumericsError where even that would be zero: a margin of nothing must not come from a lack of data.
     """
-    standard = rules.multiplier * np.maximum(standard_margin(portfolio, market, value), rules.floor)
+    standard = standard_margin(portfolio, market, value)
+    nothing = np.isin(portfolio.account_id.astype(str), list(withheld)) & ~(standard > 0)
+    if nothing.any():
+        notional = unit_requirements(portfolio.instruments, market, value).notional
+        standard = np.where(nothing, abs(portfolio.quantity) @ notional, standard)
+    standard = rules.multiplier * np.maximum(standard, rules.floor)
     # The last good margin is an initial margin: the rules are in it already.
     fallback = np.maximum(standard, [last_good.get(str(a), 0.0) for a in portfolio.account_id])
     for account, margin in zip(portfolio.account_id, fallback, strict=True):
@@ -213,32 +309,20 @@ def _fallback(
     return fallback
 
 
-def _isolated(
-    portfolio: Portfolio, store: TileStore, held: np.ndarray, rules: MarginRules
-) -> tuple[np.ndarray, np.ndarray]:
-    """Margin of each account if every position and balance stood alone, and its standard error."""
-    if not len(held):
-        return np.full(portfolio.n_accounts, rules.multiplier * rules.floor), np.zeros(portfolio.n_accounts)
-    long, short = isolated_measure(store, held, rules.level, measure=rules.measure)
-    quantity = portfolio.quantity[:, held]
-    total, parts = (
-        quantity.maximum(0) @ one + (-quantity).maximum(0) @ other for one, other in zip(long, short, strict=True)
-    )
-    # Positions share their scenarios: errors are those of sums over replicates. Where the floor binds nothing is drawn.
-    error = np.where(total > rules.floor, spread(parts), 0.0)
-    return rules.multiplier * np.maximum(total, rules.floor), rules.multiplier * error
+def _live(portfolio: Portfolio, withheld: Mapping[str, str]) -> Int[np.ndarray, " account"]:
+    """Rows of the accounts that are not withheld."""
+    return np.array([i for i, a in enumerate(portfolio.account_id) if str(a) not in withheld], dtype=np.int64)
 
 
-def _stress(
-    portfolio: Portfolio, pnl: ProfitAndLoss, stress: ScenarioSet | None, live: np.ndarray
-) -> dict[str, np.ndarray]:
-    """Losses of the accounts under each entry of the stress list, through the same revaluation."""
+def _stress_profit(
+    portfolio: Portfolio, pnl: ProfitAndLoss, stress: ScenarioSet | None
+) -> Float[np.ndarray, "instrument entry"]:
+    """Profit of one contract of each instrument under the stress list, through the same revaluation."""
     if stress is None or stress.n_scenarios == 0:
-        return {}
+        return np.zeros((len(portfolio.instruments), 0))
     shocked = reprice(portfolio, pnl.market, stress, precision=pnl.precision)
     tiles = [np.asarray(tile, dtype=np.float64)[shocked.row] for tile in shocked]
-    profit = np.concatenate(tiles, axis=1)[:, : stress.n_scenarios]
-    return dict(zip(stress.labels, -(portfolio.quantity[live] @ profit).T, strict=True))
+    return np.concatenate(tiles, axis=1)[:, : stress.n_scenarios]
 
 
 def _measures(blocks: Sequence[AccountBlock], store: TileStore, rules: MarginRules, portfolio: Portfolio) -> np.ndarray:

@@ -84,3 +84,9 @@ class AuditError(PmvarError):
     """A published result does not verify."""
 
     exit_code = 9
+
+
+class Stopped(PmvarError):
+    """Asked to stop from outside; what was finished is kept."""
+
+    exit_code = 143

@@ -97,6 +97,17 @@ class Precision(StrEnum):
     FLOAT64 = "float64"
 
 
+class Detail(StrEnum):
+    """How much a run says of each account."""
+
+    MARGINS = "margins"
+    """Measures, margins and stress losses."""
+    COMPONENTS = "components"
+    """And what each position adds, and the worst scenarios."""
+    GREEKS = "greeks"
+    """And gradients by market and model, and the split by spot, vol and time."""
+
+
 class Status(StrEnum):
     """Where an account stands."""
 

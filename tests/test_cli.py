@@ -318,7 +318,7 @@ def test_csv_tables_hold_the_same_numbers(cli: Cli, book: Path, published: Path,
 def test_options_override_the_book(cli: Cli, book: Path, published: Path, tmp_path: Path) -> None:
     """Seed, level, horizon, precision and greeks given as options are what the manifest says, and change the result."""
     done = cli("run", book, "--out", tmp_path / "run", "--paths", PATHS, "--seed", 2, "--level", 0.975,
-               "--horizon", "1d", "--precision", "float64", "--no-greeks", "--memory", 0.001)  # fmt: skip
+               "--horizon", "1d", "--precision", "float64", "--no-greeks", "--memory", "1.2GiB")  # fmt: skip
     assert done.code == 0
     ours, theirs = read_run(tmp_path / "run"), read_run(published)
     s = ours.manifest["settings"]

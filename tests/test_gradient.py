@@ -21,7 +21,7 @@ from pmvar.risk.accounts import account_blocks
 from pmvar.risk.measure import measure_block
 from pmvar.risk.rules import MarginRules
 from pmvar.scenarios import ScenarioSet
-from pmvar.types import Drift, Measure, Precision, PriceMap
+from pmvar.types import Detail, Drift, Measure, Precision, PriceMap
 from pmvar.valuation.store import TileStore
 from tests.engines import (
     AS_OF,
@@ -92,8 +92,8 @@ def measured(portfolio: Portfolio, market: MarketSnapshot, drawn: ScenarioSet, m
     store = TileStore(pmvar.reprice(portfolio, market, drawn, precision=Precision.FLOAT64), memory_bytes=1e10)
     found: dict[str, float] = {}
     for block in account_blocks(portfolio.quantity, np.arange(portfolio.n_accounts)):
-        tail = measure_block(block, store, LEVEL).tail
-        values = tail.expected_shortfall if measure is Measure.EXPECTED_SHORTFALL else tail.value_at_risk
+        m = measure_block(block, store, LEVEL, detail=Detail.MARGINS)
+        values = m.expected_shortfall if measure is Measure.EXPECTED_SHORTFALL else m.value_at_risk
         found |= {str(portfolio.account_id[a]): float(x) for a, x in zip(block.account, values, strict=True)}
     return found
 

@@ -145,16 +145,26 @@ def run(
     preset: Annotated[
         str | None, typer.Option(help="Settings near a clearing house's method: stans or span2; options come first.")
     ] = None,
-    greeks: Annotated[bool, typer.Option(help="Gradients and the split by spot, vol and time.")] = True,
+    components: Annotated[
+        bool | None, typer.Option(help="What each position adds; by itself up to 100,000 accounts.")
+    ] = None,
+    greeks: Annotated[
+        bool | None,
+        typer.Option(help="Gradients and the split by spot, vol and time; by itself up to 10,000 accounts."),
+    ] = None,
     table_format: Annotated[TableFormat, typer.Option("--format", help="Format of the tables.")] = TableFormat.PARQUET,
     acknowledge: Annotated[list[str] | None, typer.Option(help="Gate to pass, such as account-count.")] = None,
     memory: Annotated[
-        float | None, typer.Option(help="GiB that the run may use; default half of the machine's.")
+        str | None, typer.Option(help="What the run may use, such as 8GiB; default half of the machine's.")
     ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on where a run that was ended early stood.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what the run would take, and compute nothing.")] = (
+        False
+    ),
     log_json: Annotated[bool, typer.Option("--log-json", help="Progress as JSON lines on standard error.")] = False,
 ) -> None:
     """Margin every account of a book: tables, manifest.json and report.html in RUN. Options override book.toml."""
-    from pmvar.cli.run import run_book
+    from pmvar.cli.run import run_book, size_in_bytes
 
     overrides = {
         "scenarios": paths, "level": level, "horizon": horizon, "seed": seed,
@@ -168,10 +178,13 @@ def run(
             for key, value in overrides.items()
         },
         preset=preset,
+        components=components,
         greeks=greeks,
         table_format=str(table_format),
         acknowledged=acknowledge or [],
-        memory_bytes=None if memory is None else memory * 2**30,
+        memory_bytes=None if memory is None else size_in_bytes(memory),
+        resume=resume,
+        dry_run=dry_run,
         log_json=log_json,
     )
     typer.echo(summary)

@@ -27,6 +27,11 @@ def progress(*, log_json: bool) -> Iterator[Advance]:
         yield lambda stage, done, total: None
 
 
+def say(text: str, *, log_json: bool) -> None:
+    """Tell on standard error what did not go as planned."""
+    print(json.dumps({"event": "note", "text": text}) if log_json else f"pmvar: {text}", file=sys.stderr, flush=True)
+
+
 def _json_lines() -> Advance:
     started: dict[str, float] = {}
 

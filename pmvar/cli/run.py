@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import os
+import re
+import signal
 import time
 from collections.abc import Collection, Mapping
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import FrameType
+from typing import Any
 
-from pmvar.cli.progress import progress
+from pmvar.cli.progress import Advance, progress, say
+from pmvar.errors import Stopped, UsageError
+from pmvar.types import Detail
 
-if TYPE_CHECKING:
-    from pmvar.models.specification import ModelSpecification
-    from pmvar.valuation.reprice import ProfitAndLoss
-
+IN_BLOCKS = ("accounts", "gradients")
+"""Stages whose work is kept block by block."""
+PATIENCE = 8.0
+"""Seconds from SIGTERM in which the block at hand may end."""
 SOME_WITHHELD = 4
 """Exit code: published, but some accounts could not be valued."""
 
@@ -28,18 +34,40 @@ def keep_compiled() -> None:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 
-def _last_margins(out: Path) -> dict[str, float]:
-    """The last initial margin of each account that came from a valuation, from the run that is being replaced."""
-    from pmvar.io.run import MANIFEST, read_run
+UNITS = {"": 2.0**30, "MiB": 2.0**20, "GiB": 2.0**30, "TiB": 2.0**40, "MB": 1e6, "GB": 1e9, "TB": 1e12}
+"""Of sizes; a bare number is GiB."""
 
-    if not (out / MANIFEST).is_file():
-        return {}
-    before = read_run(out)
-    table = before.tables["margins"]
-    rows = zip(table["account_id"], table["initial_margin"], table["status"], strict=True)
-    valued = {str(account): float(margin) for account, margin, status in rows if status != "WITHHELD"}
-    # An account withheld for several runs keeps the margin of the last that could value it.
-    return {**before.manifest["settings"].get("last_good", {}), **valued}
+
+def size_in_bytes(text: str) -> float:
+    """`8GiB` as bytes. Raises UsageError for what is no size."""
+    found = re.fullmatch(r"([0-9]+\.?[0-9]*|\.[0-9]+)\s*([A-Za-z]*)", text.strip(), re.ASCII)
+    if not found or found[2] not in UNITS or not float(found[1]) > 0:
+        raise UsageError(f"{text!r} is not a size; write it as in 8GiB")
+    return float(found[1]) * UNITS[found[2]]
+
+
+class _Stop:
+    """SIGTERM: the block at hand is finished first, unless that takes longer than a scheduler waits."""
+
+    def __init__(self) -> None:
+        self.since: float | None = None
+        signal.signal(signal.SIGTERM, self._asked)
+
+    def _asked(self, number: int, frame: FrameType | None) -> None:
+        self.since = self.since or time.monotonic()
+
+    def __call__(self) -> bool:
+        return self.since is not None
+
+    def watched(self, advance: Advance) -> Advance:
+        """`advance` that ends the run at once where stopping after the block at hand would come too late."""
+
+        def look(stage: str, done: int, total: int) -> None:
+            if self.since is not None and (stage not in IN_BLOCKS or time.monotonic() - self.since > PATIENCE):
+                raise Stopped("stopped; finished blocks are kept, run again with --resume to go on")
+            advance(stage, done, total)
+
+        return look
 
 
 def run_book(
@@ -48,16 +76,20 @@ def run_book(
     *,
     overrides: Mapping[str, Any],
     preset: str | None,
-    greeks: bool,
+    components: bool | None,
+    greeks: bool | None,
     table_format: str,
     acknowledged: Collection[str],
     memory_bytes: float | None,
+    resume: bool,
+    dry_run: bool,
     log_json: bool,
 ) -> tuple[str, int]:
     """Margin every account of `book` and publish in `out`; returns what to print and the exit code."""
     from pmvar.io.book import load_book
     from pmvar.io.preset import load_preset
     from pmvar.io.run import account_count_gate, check_writable
+    from pmvar.io.table_files import TableFormat
 
     begun = time.perf_counter()
     check_writable(out)
@@ -66,32 +98,28 @@ def run_book(
     if chosen:
         chosen.check_model(loaded.model.model)
     account_count_gate(out, loaded.portfolio.n_accounts, acknowledged=acknowledged)
-    last_good = _last_margins(out)
-
-    import pmvar
 
     keep_compiled()
+    from pmvar.bulk import run as bulk
+
     s = loaded.settings
-
-    def profit(model: ModelSpecification) -> ProfitAndLoss:
-        scenarios = pmvar.simulate(
-            model, loaded.market, seed=s.seed, n_scenarios=s.scenarios, horizon=s.horizon, sampling=s.sampling
-        )
-        return pmvar.reprice(loaded.portfolio, loaded.market, scenarios, precision=s.precision)
-
-    stress = pmvar.stress_scenarios(loaded.stress, loaded.model, loaded.market)
-    pnl = profit(loaded.model)
-    decorrelated = profit(loaded.model.decorrelated(s.decorrelation)) if s.decorrelation else None
-    said = {"netting": str(s.netting), "surface": s.surface, "decorrelation": s.decorrelation, "preset": preset or ""}
+    request = bulk.Request(
+        book=loaded,
+        out=out,
+        detail=_detail(components, greeks, loaded.portfolio.n_accounts),
+        memory_bytes=memory_bytes,
+        resume=resume,
+        table_format=TableFormat(table_format),
+        settings={
+            "netting": str(s.netting), "surface": s.surface, "decorrelation": s.decorrelation, "preset": preset or ""
+        },
+        notes=((chosen.note,) if chosen else ()) + loaded.flags,
+    )  # fmt: skip
+    if dry_run:
+        return str(request.plan), 0
+    stop = _Stop()
     with progress(log_json=log_json) as advance:
-        report = pmvar.margin_report(
-            pnl, loaded.portfolio, loaded.rules,
-            stress=stress, decorrelated=decorrelated, last_good=last_good, greeks=greeks, memory_bytes=memory_bytes,
-            settings=said,
-            notes=((chosen.note,) if chosen else ()) + loaded.flags, progress=advance,
-        )  # fmt: skip
-        report.write(out, inputs=loaded.input_hashes, book=book, table_format=table_format)
-    margins = report.tables["margins"]
+        margins = bulk.run(request, progress=stop.watched(advance), stopping=stop, log=partial(say, log_json=log_json))
     counts = {name: int((margins["status"] == name).sum()) for name in ("OK", "MARGIN_CALL", "LIQUIDATION", "WITHHELD")}
     currency = loaded.market.base_currency
     total, alone = float(margins["initial_margin"].sum()), float(margins["isolated_margin"].sum())
@@ -102,3 +130,19 @@ def run_book(
         f"initial margin {total:,.0f} {currency}{saved}\nreport: {Path(out) / 'report.html'}"
     )
     return text, SOME_WITHHELD if counts["WITHHELD"] else 0
+
+
+def _detail(components: bool | None, greeks: bool | None, n_accounts: int) -> Detail:
+    """What the options ask for; where they are silent, as much as the size allows."""
+    from pmvar.bulk.plan import detail_for
+
+    if greeks and components is False:
+        raise UsageError("--greeks splits the components; leave out --no-components")
+    if greeks:
+        return Detail.GREEKS
+    if components is False:
+        return Detail.MARGINS
+    by_size = detail_for(n_accounts)
+    if greeks is False and by_size is Detail.GREEKS:
+        by_size = Detail.COMPONENTS
+    return Detail.COMPONENTS if components and by_size is Detail.MARGINS else by_size

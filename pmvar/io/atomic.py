@@ -13,6 +13,9 @@ from pathlib import Path
 
 from pmvar.errors import ResourceError, UsageError
 
+DISK = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
+"""What the system says of a disk that is full or fails."""
+
 
 def check_writable(path: str | Path, *, marker: str) -> Path:
     """The absolute path of a folder that can be created or replaced.
@@ -41,15 +44,19 @@ def sync(path: Path) -> None:
 
 
 @contextmanager
-def whole_folder(path: str | Path, *, marker: str) -> Iterator[Path]:
-    """A temporary sibling of `path` to write into; it takes the place of `path` once the block ends without
-    error.
+def whole_folder(path: str | Path, *, marker: str, temporary: Path | None = None) -> Iterator[Path]:
+    """A temporary folder (a new sibling of `path`, by itself) to write into; it takes the place of `path` once
+    the block ends without error.
 
     What was at `path` stays until then, and stays if anything fails. Raises what `check_writable` raises, and
     ResourceError if the disk is full or fails.
     """
     target = check_writable(path, marker=marker)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    if temporary is None:
+        temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    else:
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir()
     try:
         temporary.chmod(0o755)
         yield temporary
@@ -58,7 +65,7 @@ def whole_folder(path: str | Path, *, marker: str) -> Iterator[Path]:
         _put(temporary, target)
         sync(target.parent)
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
+        if error.errno in DISK:
             raise ResourceError(f"{target} could not be written: {error.strerror}") from error
         raise
     finally:
@@ -80,7 +87,7 @@ def whole_file(path: str | Path) -> Iterator[Path]:
         os.replace(temporary, target)
         sync(target.parent)
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
+        if error.errno in DISK:
             raise ResourceError(f"{target} could not be written: {error.strerror}") from error
         raise UsageError(f"{target} cannot be written: {error.strerror or error}") from error
     finally:

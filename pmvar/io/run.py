@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import platform
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from pmvar.errors import AuditError, NumericsError, QualityGate, UsageError
 from pmvar.io import atomic
-from pmvar.io.table_files import TableFormat, write_table_file
+from pmvar.io.table_files import TableFormat, write_table_parts
 from pmvar.risk.result import TABLES, Columns, MarginResult
 
 MANIFEST = "manifest.json"
@@ -53,17 +53,18 @@ def _is_text(table: str, column: str) -> bool:
     return column in TEXT or (table, column) == ("stress", "scenario")
 
 
-def _schema(name: str, columns: tuple[str, ...]) -> pa.Schema:
+def table_schema(name: str, columns: tuple[str, ...]) -> pa.Schema:
+    """Types of the columns of a table."""
     kinds = ((c, pa.string() if _is_text(name, c) else pa.float64()) for c in columns)
     return pa.schema([pa.field(column, kind, nullable=False) for column, kind in kinds])
 
 
-def _arrow(name: str, columns: Columns, wanted: tuple[str, ...]) -> pa.Table:
+def arrow_table(name: str, columns: Columns, wanted: tuple[str, ...]) -> pa.Table:
     """The table, every number finite; raises NumericsError naming table, account and column, ValueError for a
     table whose columns are not those that are wanted."""
     if columns and set(columns) != set(wanted):
         raise ValueError(f"{name} must have the columns {wanted}, not {tuple(columns)}")
-    arrays, schema = [], _schema(name, wanted)
+    arrays, schema = [], table_schema(name, wanted)
     for field in schema:
         values = columns[field.name] if columns else np.array([])
         if pa.types.is_string(field.type):
@@ -82,7 +83,8 @@ def _arrow(name: str, columns: Columns, wanted: tuple[str, ...]) -> pa.Table:
     return pa.Table.from_arrays(arrays, schema=schema)
 
 
-def _hash_file(path: Path) -> str:
+def hash_file(path: Path) -> str:
+    """SHA-256 of the bytes of a file."""
     with open(path, "rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
@@ -95,11 +97,12 @@ def code_hash(root: Path = _ROOT) -> str:
         files |= {path.relative_to(root).as_posix(): path for path in paths}
     digest = hashlib.sha256()
     for name in sorted(files):
-        digest.update(f"{name}\0{_hash_file(files[name])}\n".encode())
+        digest.update(f"{name}\0{hash_file(files[name])}\n".encode())
     return digest.hexdigest()
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """Of Python and of the packages that bits depend on."""
     found = {"python": platform.python_version()}
     for name in PACKAGES:
         try:
@@ -128,14 +131,14 @@ def _manifest(
             "inputs": dict(sorted(inputs.items())),
             "model": inputs.get("model.json", ""),
             "code": code_hash(),
-            "lock": _hash_file(lock) if lock.is_file() else "",
+            "lock": hash_file(lock) if lock.is_file() else "",
             "outputs": dict(sorted(outputs.items())),
         },
         "seed": settings.get("seed"),
         "settings": settings,
         "dtype": str(settings.get("precision", "")),
         "device": settings.get("device", ""),
-        "versions": {**_versions(), **settings.get("versions", {})},
+        "versions": {**versions(), **settings.get("versions", {})},
         "notes": list(result.notes),
     }
     return manifest | {"digest": _digest(manifest)}
@@ -165,23 +168,58 @@ def write_run(
     Raises NumericsError for a number that is not finite, UsageError where nothing can be written or the
     folder holds something else than a run, ResourceError if the disk is full.
     """
-    tables = {name: _arrow(name, result.tables.get(name, {}), wanted) for name, wanted in columns.items()}
+    tables = {name: arrow_table(name, result.tables.get(name, {}), wanted) for name, wanted in columns.items()}
+    return publish(
+        path,
+        {name: [table] for name, table in tables.items()},
+        result,
+        report_html=report_html,
+        inputs=inputs,
+        n_accounts=len(next(iter(tables.values()))["account_id"].unique()),
+        book=book,
+        table_format=table_format,
+        columns=columns,
+    )
+
+
+def publish(
+    path: str | Path,
+    tables: Mapping[str, Iterable[pa.Table]],
+    result: MarginResult,
+    *,
+    report_html: str,
+    inputs: Mapping[str, str],
+    n_accounts: int,
+    book: str | Path | None = None,
+    table_format: TableFormat | str = TableFormat.PARQUET,
+    columns: Mapping[str, tuple[str, ...]] = TABLES,
+    temporary: Path | None = None,
+    committing: Callable[[Mapping[str, Any]], None] = lambda manifest: None,
+) -> Path:
+    """Like `write_run`, with the tables in parts, one after the other, that need not be in memory together.
+
+    `temporary` is where the folder is written before it takes its place, `committing` is called with the manifest
+    just before it does. Raises UsageError and ResourceError as `write_run` does.
+    """
     relative = os.path.relpath(Path(book).resolve(), Path(path).resolve()) if book is not None else ""
-    with atomic.whole_folder(path, marker=MANIFEST) as folder:
+    with atomic.whole_folder(path, marker=MANIFEST, temporary=temporary) as folder:
         written = [
-            write_table_file(folder / name, table, table_format=TableFormat(table_format))
-            for name, table in tables.items()
+            write_table_parts(
+                folder / name, parts, schema=table_schema(name, columns[name]), table_format=TableFormat(table_format)
+            )
+            for name, parts in tables.items()
         ]
         (folder / REPORT).write_text(report_html, encoding="utf-8")
         manifest = _manifest(
             result,
             inputs=inputs,
-            outputs={file.name: _hash_file(file) for file in (*written, folder / REPORT)},
-            n_accounts=len(next(iter(tables.values()))["account_id"].unique()),
+            outputs={file.name: hash_file(file) for file in (*written, folder / REPORT)},
+            n_accounts=n_accounts,
             book=Path(relative).as_posix() if relative else "",
         )
         text = json.dumps(manifest, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
         (folder / MANIFEST).write_text(text, encoding="utf-8")
+        committing(manifest)
     return Path(path)
 
 
@@ -215,14 +253,25 @@ def read_run(path: str | Path) -> Run:
             raise AuditError(f"{folder / name} is missing")
         if name not in outputs:
             raise AuditError(f"{folder / name} is not in the manifest")
-        if _hash_file(folder / name) != outputs[name]:
+        if hash_file(folder / name) != outputs[name]:
             raise AuditError(f"{folder / name} was changed: its hash is not the manifest's")
     tables = {Path(name).stem: _columns(folder / name) for name in outputs if name != REPORT}
     return Run(folder, {name: tables[name] for name in TABLES}, manifest)
 
 
+def read_margins(path: str | Path) -> Run:
+    """The run at `path` with its table `margins` alone, verified. Raises what `read_run` raises."""
+    folder, manifest = Path(path), read_manifest(path)
+    (name,) = (name for name in manifest["hashes"]["outputs"] if Path(name).stem == "margins")
+    if not (folder / name).is_file():
+        raise AuditError(f"{folder / name} is missing")
+    if hash_file(folder / name) != manifest["hashes"]["outputs"][name]:
+        raise AuditError(f"{folder / name} was changed: its hash is not the manifest's")
+    return Run(folder, {"margins": _columns(folder / name)}, manifest)
+
+
 def _columns(file: Path) -> Columns:
-    schema = _schema(file.stem, TABLES[file.stem])
+    schema = table_schema(file.stem, TABLES[file.stem])
     if file.suffix == ".parquet":
         table = pq.read_table(file, page_checksum_verification=True)
     else:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from pmvar.portfolio import Portfolio
-from pmvar.risk.measure import BlockMeasure
-from pmvar.risk.result import AccountDetail
+from pmvar.risk.result import AccountDetail, Columns
 from pmvar.risk.tail import standard_errors, tail
+from pmvar.types import Status
 from pmvar.valuation.store import TileStore
 
 N_DETAILS = 12
@@ -21,16 +19,17 @@ FEWEST = 1024
 """Scenarios at the first point of the convergence plot."""
 
 
+def largest_accounts(margins: Columns) -> Int[np.ndarray, " some"]:
+    """Rows of the accounts with the largest expected shortfalls, largest first; withheld ones have none."""
+    live = np.flatnonzero(margins["status"] != Status.WITHHELD)
+    return live[np.lexsort((live, -margins["expected_shortfall"][live]))][:N_DETAILS]
+
+
 def account_details(
-    portfolio: Portfolio, measured: Sequence[BlockMeasure], store: TileStore, level: float
+    portfolio: Portfolio, rows: Int[np.ndarray, " some"], store: TileStore, level: float
 ) -> tuple[AccountDetail, ...]:
-    """Details of the accounts with the largest expected shortfalls, largest first."""
-    if not measured:
-        return ()
-    shortfall = np.concatenate([m.tail.expected_shortfall for m in measured])
-    account = np.concatenate([m.block.account for m in measured])
-    largest = account[np.lexsort((account, -shortfall))][:N_DETAILS]
-    return tuple(_detail(portfolio, int(a), store, level) for a in largest)
+    """Details of the accounts at `rows`, in their order."""
+    return tuple(_detail(portfolio, int(row), store, level) for row in rows)
 
 
 def _detail(portfolio: Portfolio, account: int, store: TileStore, level: float) -> AccountDetail:

@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, Shaped
 
 from pmvar.errors import NumericsError
 from pmvar.instruments import Instruments
-from pmvar.risk.measure import BlockMeasure
+from pmvar.risk.measure import BlockTail
 from pmvar.risk.model_gradient import ModelGradient, ModelPiece, ModelSlopes, TileSlopes, joined
 from pmvar.risk.selection import in_threads
 from pmvar.risk.tail_sums import PIECE, PositionSums, Reach, Slot, TailWeights, centred_error
@@ -79,7 +79,7 @@ def market_factors(instruments: Instruments, pnl: ProfitAndLoss) -> tuple[Market
 
 def gradients(
     pnl: ProfitAndLoss,
-    measured: Sequence[BlockMeasure],
+    measured: Sequence[BlockTail],
     instruments: Instruments,
     factors: Sequence[MarketFactor],
     *,
@@ -132,7 +132,7 @@ class _Piece:
     def __init__(
         self,
         pnl: ProfitAndLoss,
-        measured: BlockMeasure,
+        measured: BlockTail,
         factors: Sequence[MarketFactor],
         model: ModelSlopes | None,
         measure: Measure,

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
-from typing import Any, NamedTuple
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -12,10 +12,10 @@ from jaxtyping import Float, Int
 from pmvar.risk.accounts import AccountBlock, LossStrips, block_loss
 from pmvar.risk.quantiles import Measured, measure_rows
 from pmvar.risk.selection import ROWS, in_threads, refuse_not_finite, tail_ids
-from pmvar.risk.tail import Tail, standard_errors, tail
+from pmvar.risk.tail import Tail, tail
 from pmvar.risk.tail_sums import PIECE, PositionSums, TailWeights, centred_error
 from pmvar.scenarios.scenario_set import ScenarioSet
-from pmvar.types import Measure
+from pmvar.types import Detail
 from pmvar.valuation.store import TileStore
 
 N_WORST = 5
@@ -23,82 +23,135 @@ N_WORST = 5
 
 
 @dataclass(frozen=True)
-class BlockMeasure:
-    """What one block's tail says. Amounts in base currency, losses positive."""
+class BlockTail:
+    """Which scenarios make one block's tail, and what each position adds. Amounts in base currency, losses positive."""
 
     block: AccountBlock
     ids: Int[np.ndarray, "account kept"]
     tail: Tail
     excess: Float[np.ndarray, "account kept"]
     """(L − VaR)⁺."""
-    var_error: Float[np.ndarray, " account"]
-    es_error: Float[np.ndarray, " account"]
     component: Float[np.ndarray, "account position"]
     """Sums to the expected shortfall over positions."""
     component_error: Float[np.ndarray, "account position"]
     worst: Int[np.ndarray, "account rank"]
     worst_loss: Float[np.ndarray, "account rank"]
 
-    def take(self, rows: slice) -> BlockMeasure:
+    def take(self, rows: slice) -> BlockTail:
         """Some of the accounts."""
-        return BlockMeasure(
+        return BlockTail(
             self.block.take(rows),
             self.ids[rows],
             Tail(*(x[rows] for x in self.tail)),
             *(getattr(self, f.name)[rows] for f in fields(self)[3:]),
         )
 
+    def without_scenarios(self) -> BlockTail:
+        """Without what gradients alone need, and what needs most memory."""
+        none = np.zeros((len(self.ids), 0))
+        nothing = Tail(self.tail.value_at_risk, self.tail.expected_shortfall, none, none, none, self.tail.spacing)
+        return replace(self, ids=none.astype(np.int64), tail=nothing, excess=none)
+
+
+@dataclass(frozen=True)
+class BlockMeasure:
+    """The measures of one block's accounts and, where asked for, their tails."""
+
+    block: AccountBlock
+    value_at_risk: Float[np.ndarray, " account"]
+    expected_shortfall: Float[np.ndarray, " account"]
+    var_error: Float[np.ndarray, " account"]
+    es_error: Float[np.ndarray, " account"]
+    tail: BlockTail | None
+
 
 def measure_block(
-    block: AccountBlock, store: TileStore, level: float, *, names: np.ndarray | None = None
+    block: AccountBlock,
+    store: TileStore,
+    level: float,
+    *,
+    detail: Detail = Detail.GREEKS,
+    names: np.ndarray | None = None,
 ) -> BlockMeasure:
-    """Value-at-risk, expected shortfall, their errors and components of every account of a block.
+    """Value-at-risk, expected shortfall and their errors of every account of a block, and their tails.
 
-    Losses are added up in float64, and the ES is the sum of its components. Raises NumericsError on a loss that is not
+    Losses are added up in float64. No bit of a measure depends on `detail`. Raises NumericsError on a loss that is not
     finite, naming its account by the portfolio's `names`.
     """
     own = names[block.account] if names is not None else None
+    scenarios = store.pnl.scenarios
     loss = block_loss(block, store, dtype=np.dtype(np.float64))
-    ids = tail_ids(loss, store.pnl.scenarios.weight, level, names=own)
+    found = measure_losses(loss, scenarios, level, names=own)
+    grain = _grain(block, store)
+    # Rounded up, so that it stays above the VaR.
+    shortfall = np.ceil(found.expected_shortfall / grain) * grain
+    out = BlockMeasure(block, found.value_at_risk, shortfall, found.var_error, found.es_error, None)
+    if detail is Detail.MARGINS:
+        return out
+    ids = tail_ids(loss, scenarios.weight, level, names=own)
     pieces = in_threads(
-        lambda some: _measure_piece(block.take(some), loss[some], ids[some], store, level), len(ids), PIECE
+        lambda some: _measure_tail(block.take(some), loss[some], ids[some], store, level, shortfall[some], grain[some]),
+        len(ids),
+        PIECE,
     )
-    return BlockMeasure(block, ids, *(_joined([getattr(p, f.name) for p in pieces]) for f in fields(BlockMeasure)[2:]))
+    tails = BlockTail(block, ids, *(joined([getattr(p, f.name) for p in pieces]) for f in fields(BlockTail)[2:]))
+    return replace(out, tail=tails if detail is Detail.GREEKS else tails.without_scenarios())
 
 
-def _joined(parts: Sequence[Any]) -> Any:
+def _grain(block: AccountBlock, store: TileStore) -> Float[np.ndarray, " account"]:
+    """A power of two of which the ES and its components are multiples, so that every sum of them is exact.
+
+    It is the rounding of float64 at the size of all positions together, which no sum of components exceeds.
+    """
+    gross = (np.abs(block.quantity) * store.largest[store.pnl.row[block.instrument]]).cumsum(axis=1)[:, -1]
+    return np.ldexp(1.0, np.frexp(gross)[1] - 52)
+
+
+def joined(parts: Sequence[Any]) -> Any:
     """Arrays, or tuples of arrays, one after the other."""
     if isinstance(parts[0], np.ndarray):
         return np.concatenate(parts)
     return type(parts[0])(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
 
-def _measure_piece(
+def _measure_tail(
     block: AccountBlock,
     loss: Float[np.ndarray, "account scenario"],
     ids: Int[np.ndarray, "account kept"],
     store: TileStore,
     level: float,
-) -> BlockMeasure:
+    shortfall: Float[np.ndarray, " account"],
+    grain: Float[np.ndarray, " account"],
+) -> BlockTail:
     scenarios = store.pnl.scenarios
-    spread = {"level": level, "n_scenarios": scenarios.n_scenarios, "n_replicates": scenarios.n_replicates}
     kept = np.take_along_axis(loss, ids, 1)
     found = tail(kept, scenarios.weight[ids], n_scenarios=scenarios.n_scenarios, level=level)
     component, error = _components(block, ids, found, store)
-    # The sum over positions, in their order, is the published ES: the identity is exact, not to rounding.
-    found = found._replace(expected_shortfall=component.cumsum(axis=1)[:, -1])
+    component = _to_sum(component, shortfall, grain)
     order = np.argsort(-kept, axis=1, kind="stable")[:, :N_WORST]
-    return BlockMeasure(
+    return BlockTail(
         block,
         ids,
-        found,
+        found._replace(expected_shortfall=shortfall),
         np.maximum(kept - found.value_at_risk[:, None], 0.0),
-        *standard_errors(kept, ids, found, **spread),
         component,
         error,
         np.take_along_axis(ids, order, 1),
         np.take_along_axis(kept, order, 1),
     )
+
+
+def _to_sum(
+    component: Float[np.ndarray, "account position"],
+    shortfall: Float[np.ndarray, " account"],
+    grain: Float[np.ndarray, " account"],
+) -> Float[np.ndarray, "account position"]:
+    """Components in grains, whose sum in any order is the published ES: the identity is exact, not to rounding."""
+    out = np.round(component / grain[:, None]) * grain[:, None]
+    # The losses were added up in another order: some grains are left, and the largest bears them.
+    largest = np.argmax(np.abs(out), axis=1)
+    out[np.arange(len(out)), largest] += shortfall - out.sum(axis=1)
+    return out
 
 
 def _components(
@@ -135,36 +188,3 @@ def measure_losses(
 
     parts = in_threads(measure, len(loss), ROWS)
     return Measured(*(np.concatenate(part) for part in zip(*parts, strict=True)))
-
-
-class Alone(NamedTuple):
-    """A measure of one contract of each instrument, held alone."""
-
-    value: Float[np.ndarray, " instrument"]
-    parts: Float[np.ndarray, "instrument replicate"]
-    """As in `Measured`."""
-
-
-def isolated_measure(
-    store: TileStore,
-    instruments: Int[np.ndarray, " instrument"],
-    level: float,
-    *,
-    measure: Measure = Measure.EXPECTED_SHORTFALL,
-    rows_at_once: int = 256,
-) -> tuple[Alone, Alone]:
-    """Tail measure of one contract long, and of one short, of each instrument alone; never below zero."""
-
-    def side(sign: float, rows: np.ndarray) -> Alone:
-        found = measure_losses(sign * store.rows(rows), store.pnl.scenarios, level)
-        value, parts = (
-            (found.expected_shortfall, found.es_parts)
-            if measure is Measure.EXPECTED_SHORTFALL
-            else (found.value_at_risk, found.var_parts)
-        )
-        return Alone(np.maximum(value, 0.0), np.where(value[:, None] > 0, parts, 0.0))
-
-    rows = store.pnl.row[instruments]
-    pieces = [rows[start : start + rows_at_once] for start in range(0, len(rows), rows_at_once)]
-    long, short = (_joined([side(sign, piece) for piece in pieces]) for sign in (-1.0, 1.0))
-    return long, short

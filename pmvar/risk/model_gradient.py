@@ -18,7 +18,7 @@ from jaxtyping import Array, Float
 from pmvar.instruments import Instruments
 from pmvar.kernels.tail_sums import product_sums
 from pmvar.models.base import RiskFactorModel
-from pmvar.risk.measure import BlockMeasure
+from pmvar.risk.measure import BlockTail
 from pmvar.risk.tail_sums import Reach, Slot, TailWeights, centred_error
 from pmvar.scenarios.paths import Paths
 from pmvar.scenarios.slopes import Leaf, ParameterSlopes
@@ -125,7 +125,7 @@ class ModelPiece:
         self,
         model: ModelSlopes,
         pnl: ProfitAndLoss,
-        measured: BlockMeasure,
+        measured: BlockTail,
         weights: TailWeights,
         measure: Measure,
         level: float,

@@ -11,7 +11,7 @@ from pmvar.errors import NumericsError
 from pmvar.market.snapshot import MarketSnapshot
 from pmvar.portfolio import Portfolio
 from pmvar.risk.gradient import BlockGradient, MarketFactor
-from pmvar.risk.measure import N_WORST, BlockMeasure
+from pmvar.risk.measure import N_WORST, BlockMeasure, BlockTail
 from pmvar.risk.model_gradient import ModelGradient
 from pmvar.risk.result import TABLES, Columns
 from pmvar.risk.rules import MarginRules
@@ -24,7 +24,9 @@ def _text(values: object) -> np.ndarray:
     return np.array(values, dtype=object)
 
 
-def _scatter(portfolio: Portfolio, measured: Sequence[BlockMeasure], values: Sequence[np.ndarray]) -> np.ndarray:
+def _scatter(
+    portfolio: Portfolio, measured: Sequence[BlockMeasure | BlockTail], values: Sequence[np.ndarray]
+) -> np.ndarray:
     """Per-block rows laid out by account; accounts in no block get zeros."""
     out = np.zeros((portfolio.n_accounts, *values[0].shape[1:])) if values else np.zeros(portfolio.n_accounts)
     for block, part in zip(measured, values, strict=True):
@@ -63,8 +65,8 @@ def margin_table(
     n = portfolio.n_accounts
     names = [str(a) for a in portfolio.account_id]
     out = np.array([a in withheld for a in names], dtype=bool)
-    var = _scatter(portfolio, measured, [m.tail.value_at_risk for m in measured])
-    shortfall = _scatter(portfolio, measured, [m.tail.expected_shortfall for m in measured])
+    var = _scatter(portfolio, measured, [m.value_at_risk for m in measured])
+    shortfall = _scatter(portfolio, measured, [m.expected_shortfall for m in measured])
     var_error = _scatter(portfolio, measured, [m.var_error for m in measured])
     es_error = _scatter(portfolio, measured, [m.es_error for m in measured])
     tail = shortfall if rules.measure is Measure.EXPECTED_SHORTFALL else var
@@ -101,7 +103,7 @@ def margin_table(
     return columns
 
 
-def _positions(measured: Sequence[BlockMeasure]) -> list[tuple[int, int, int, int]]:
+def _positions(measured: Sequence[BlockTail]) -> list[tuple[int, int, int, int]]:
     """(account, block, row in block, position) of every position, by account and instrument."""
     return sorted(
         (int(m.block.account[r]), b, r, p)
@@ -115,7 +117,7 @@ def _pick(rows: Sequence[tuple[int, int, int, int]], parts: Sequence[np.ndarray]
     return np.array([parts[b][r, p] for _, b, r, p in rows], dtype=np.float64)
 
 
-def component_table(portfolio: Portfolio, measured: Sequence[BlockMeasure], found: Sequence[BlockGradient]) -> Columns:
+def component_table(portfolio: Portfolio, measured: Sequence[BlockTail], found: Sequence[BlockGradient]) -> Columns:
     """The table `components`; without gradients the split by kind of factor is all in `spot_es`."""
     rows = _positions(measured)
     column = np.array([measured[b].block.instrument[r, p] for _, b, r, p in rows], dtype=np.int64)
@@ -136,7 +138,7 @@ def component_table(portfolio: Portfolio, measured: Sequence[BlockMeasure], foun
 
 def greek_table(
     portfolio: Portfolio,
-    measured: Sequence[BlockMeasure],
+    measured: Sequence[BlockTail],
     found: Sequence[BlockGradient],
     factors: Sequence[MarketFactor],
     sensitivities: Sequence[Sensitivity],
@@ -196,7 +198,7 @@ def _moves(rules: MarginRules, margins: Columns) -> Float[np.ndarray, " account"
 
 def model_greek_table(
     portfolio: Portfolio,
-    measured: Sequence[BlockMeasure],
+    measured: Sequence[BlockTail],
     found: Sequence[ModelGradient],
     rules: MarginRules,
     margins: Columns,
@@ -218,7 +220,7 @@ def model_greek_table(
     }
 
 
-def worst_table(portfolio: Portfolio, measured: Sequence[BlockMeasure], scenarios: ScenarioSet) -> Columns:
+def worst_table(portfolio: Portfolio, measured: Sequence[BlockTail], scenarios: ScenarioSet) -> Columns:
     """The table `worst`: the worst scenarios of each account, rank 1 the worst."""
     rows = sorted((int(a), b, r) for b, m in enumerate(measured) for r, a in enumerate(m.block.account))
     ids = np.array([measured[b].worst[r] for _, b, r in rows], dtype=np.int64).reshape(-1, N_WORST)
@@ -233,14 +235,12 @@ def worst_table(portfolio: Portfolio, measured: Sequence[BlockMeasure], scenario
     }
 
 
-def shock_table(measured: Sequence[BlockMeasure], scenarios: ScenarioSet) -> Columns:
+def shock_table(worst: Int[np.ndarray, " some"], scenarios: ScenarioSet) -> Columns:
     """The table `shocks`: log changes of all factors over the horizon in the scenarios of `worst`.
 
     Vols at their reference tenor and capped, as revaluation takes them.
     """
-    ids: Int[np.ndarray, " scenario"] = np.unique(
-        np.concatenate([m.worst.ravel() for m in measured] or [np.array([], int)])
-    )
+    ids = np.unique(worst)
     shock = np.asarray(scenarios.shock[ids].sum(axis=1)) if len(ids) else np.zeros((0, len(scenarios.factors)))
     is_vol = np.array([name.endswith(f":{FactorKind.VOL}") for name in scenarios.factors])
     if np.isfinite(scenarios.vol_cap):

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from functools import cached_property
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
@@ -30,8 +31,11 @@ class TileStore:
         size = int(np.prod(shape)) * dtype.itemsize
         self.pnl = pnl
         self._tiles = _aligned(shape, dtype) if size <= memory_bytes / 2 else _scratch(shape, dtype)
+        self.largest: Float[np.ndarray, " row"] = np.zeros(pnl.n_rows)
+        """Of each row, in size, over all scenarios."""
         for i, tile in enumerate(pnl):
             self._tiles[i] = np.asarray(in_strips(tile))
+            np.maximum(self.largest, np.asarray(_largest(tile), np.float64), out=self.largest)
             advance()
 
     @property
@@ -72,6 +76,11 @@ class TileStore:
 def in_strips(tile: Float[Array, "row scenario"]) -> Float[Array, "strip row path"]:
     """A tile as the kernels of accounts read it."""
     return tile.reshape(tile.shape[0], -1, STRIP).transpose(1, 0, 2)
+
+
+@jax.jit
+def _largest(tile: Float[Array, "row scenario"]) -> Float[Array, " row"]:
+    return jnp.max(jnp.abs(tile), axis=1)
 
 
 def _aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:

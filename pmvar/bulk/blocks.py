@@ -1,0 +1,90 @@
+"""One block of accounts, whatever happens: halved where memory is short, searched for the account that fails."""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import Int
+
+from pmvar.bulk.journal import Log
+from pmvar.engine import Priced, Progress, account_tables, quiet
+from pmvar.errors import PmvarError, ResourceError
+from pmvar.risk.result import Columns
+from pmvar.types import Detail
+
+MOST_WITHHELD = 16
+"""Accounts of one block that may fail where others do not: more of them are a fault of something else."""
+
+ATTEMPTS = 3
+"""Times that a block may fail before it is taken apart."""
+
+
+class Blocks:
+    """Tables of blocks of accounts; nothing of an account depends on how a block was taken apart."""
+
+    def __init__(self, priced: Priced, *, detail: Detail, log: Log):
+        """`log` is told of whatever did not go as planned."""
+        self._priced, self._detail, self._log = priced, detail, log
+        self._most = priced.portfolio.n_accounts
+        """Accounts that memory holds at once, as far as is known."""
+
+    def tables(
+        self, rows: Int[np.ndarray, " account"], *, progress: Progress = quiet
+    ) -> tuple[dict[str, Columns], dict[str, str]]:
+        """Tables of the accounts at `rows`, and why some of them had to be withheld.
+
+        Raises ResourceError where memory does not hold a single account, whatever pmvar raises on purpose, and what
+        fails many accounts alike.
+        """
+        withheld: dict[str, str] = {}
+        parts = [rows[i : i + self._most] for i in range(0, len(rows), self._most)]
+        return _joined([self._some(part, ATTEMPTS, withheld, progress) for part in parts]), withheld
+
+    def _some(
+        self, rows: np.ndarray, attempts: int, withheld: dict[str, str], progress: Progress
+    ) -> dict[str, Columns]:
+        names = self._priced.portfolio.account_id[rows]
+        said = f"accounts {names[0]} to {names[-1]}"
+        failure: Exception | None = None
+        for attempt in range(1, attempts + 1):
+            try:
+                return account_tables(self._priced, rows, detail=self._detail, progress=progress)
+            except PmvarError:
+                raise
+            except Exception as error:
+                failure = error
+                if exhausted(error):
+                    break
+                self._log(f"{said}: attempt {attempt} of {attempts} failed: {_words(error)}")
+        assert failure is not None
+        short = exhausted(failure)
+        if len(rows) > 1:
+            half = -(-len(rows) // 2)
+            if short:
+                self._most = min(self._most, half)
+                self._log(f"{said}: out of memory; from now on {self._most} accounts at once")
+            again = attempts if short else 1
+            return _joined([self._some(part, again, withheld, progress) for part in (rows[:half], rows[half:])])
+        if short:
+            raise ResourceError(f"account {names[0]} alone does not fit into memory: {_words(failure)}") from failure
+        withheld[str(names[0])] = f"its margin could not be computed: {_words(failure)}"
+        if len(withheld) > MOST_WITHHELD:
+            raise failure
+        return account_tables(self._priced, rows, detail=self._detail, withheld=withheld, progress=progress)
+
+
+def _words(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".split("\n")[0][:200]
+
+
+def exhausted(error: Exception) -> bool:
+    """Whether memory ran out, the device's or the host's."""
+    return isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error)
+
+
+def _joined(parts: list[dict[str, Columns]]) -> dict[str, Columns]:
+    if len(parts) == 1:
+        return parts[0]
+    return {
+        name: {column: np.concatenate([p[name][column] for p in parts]) for column in table}
+        for name, table in parts[0].items()
+    }

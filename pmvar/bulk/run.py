@@ -1,0 +1,260 @@
+"""A run from a loaded book to the published folder: in blocks, each kept as soon as it is done, and resumable."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pmvar.bulk.blocks import Blocks
+from pmvar.bulk.journal import Journal, Log, work_folder
+from pmvar.bulk.lock import exclusive
+from pmvar.bulk.plan import Plan, check_disk, make_plan
+from pmvar.engine import Progress, finish, half_of_memory, price_all, quiet
+from pmvar.errors import PmvarError, ResourceError, StateError, Stopped
+from pmvar.io.book import Book
+from pmvar.io.run import (
+    MANIFEST,
+    arrow_table,
+    check_writable,
+    code_hash,
+    publish,
+    read_manifest,
+    read_margins,
+    table_schema,
+    versions,
+)
+from pmvar.io.table_files import TableFormat
+from pmvar.models.specification import ModelSpecification
+from pmvar.report.html import render
+from pmvar.risk.detail import largest_accounts
+from pmvar.risk.result import TABLES, Columns
+from pmvar.risk.tables import shock_table
+from pmvar.scenarios import simulate, stress_scenarios
+from pmvar.types import Detail
+from pmvar.valuation.reprice import ProfitAndLoss, reprice
+
+BY_ACCOUNT = tuple(name for name in TABLES if name != "shocks")
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to run and how."""
+
+    book: Book
+    out: Path
+    detail: Detail
+    memory_bytes: float | None = None
+    """None: half of the machine's."""
+    resume: bool = False
+    table_format: TableFormat = TableFormat.PARQUET
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """For the manifest, beside those of the engine."""
+    notes: tuple[str, ...] = ()
+
+    @property
+    def plan(self) -> Plan:
+        """Made anew whenever it is asked for; raises ResourceError for too small a budget."""
+        return make_plan(self.book, detail=self.detail, budget_bytes=self.memory_bytes or half_of_memory())
+
+
+def run(
+    request: Request,
+    *,
+    progress: Progress = quiet,
+    stopping: Callable[[], bool] = lambda: False,
+    log: Log = lambda text: None,
+) -> Columns:
+    """Margin every account of the book and publish the run; returns the table `margins`.
+
+    Finished blocks outlive whatever ends the run and `resume` goes on from them, to the same bytes. Raises Stopped
+    once `stopping` says so and the block at hand is done, StateError where another run writes the same output or what
+    is to be resumed was begun from something else, ResourceError where memory or disk do not suffice.
+    """
+    check_writable(request.out)
+    out = Path(request.out).resolve()
+    plan = request.plan
+    check_disk(plan, out)
+    work = work_folder(out)
+    work.mkdir(exist_ok=True)
+    with exclusive(work / "lock") as stale:
+        if stale:
+            log(f"the run before this one in {work} did not come to its end")
+        try:
+            margins = _locked(request, plan, out, work, progress=progress, stopping=stopping, log=log)
+        except (ResourceError, StateError, Stopped):
+            raise
+        except PmvarError:
+            # What is wrong is in the input: the blocks so far are of no use to a run from another.
+            shutil.rmtree(work, ignore_errors=True)
+            raise
+        shutil.rmtree(work, ignore_errors=True)
+    return margins
+
+
+def _locked(
+    request: Request,
+    plan: Plan,
+    out: Path,
+    work: Path,
+    *,
+    progress: Progress,
+    stopping: Callable[[], bool],
+    log: Log,
+) -> Columns:
+    journal = Journal.resume(work, log=log) if request.resume else None
+    if journal is None and (work / "job.json").exists():
+        log(f"what an unfinished run left in {work} is discarded; --resume would go on from it")
+    if journal is not None and _is_published(out, journal):
+        log("the run before this one had published everything")
+        return read_margins(out).tables["margins"]
+    last_good = last_margins(out)
+    fingerprint = _fingerprint(request, last_good)
+    if journal is None:
+        journal = Journal.begin(work, {"fingerprint": fingerprint, "starts": plan.starts.tolist()})
+    else:
+        _check_same(fingerprint, journal.head["fingerprint"], work)
+        plan = replace(plan, starts=np.array(journal.head["starts"], dtype=np.int64))
+        log(f"{len(journal.entries)} of {len(plan.starts)} blocks were finished before")
+
+    book = request.book
+    stress = stress_scenarios(book.stress, book.model, book.market)
+    share = book.settings.decorrelation
+    priced = price_all(
+        _profit(book, book.model), book.portfolio, book.rules,
+        stress=stress, decorrelated=_profit(book, book.model.decorrelated(share)) if share else None,
+        last_good=last_good, detail=request.detail, progress=progress,
+        memory_bytes=np.inf if plan.in_memory else 1.0,
+    )  # fmt: skip
+    blocks = Blocks(priced, detail=request.detail, log=log)
+    for index in range(len(plan.starts)):
+        if index not in journal.entries:
+            if stopping():
+                done = f"{len(journal.entries)} of {len(plan.starts)} blocks"
+                raise Stopped(f"stopped after {done}; run again with --resume to go on")
+            rows = plan.block(index)
+            tables, withheld = blocks.tables(rows, progress=_of_all(progress, plan, index))
+            journal.put(index, {name: arrow_table(name, tables[name], TABLES[name]) for name in BY_ACCOUNT}, withheld)
+    withheld = {a: reason for i in sorted(journal.entries) for a, reason in journal.entries[i].withheld.items()}
+    margins = _whole(journal.parts("margins"), "margins")
+    shown = _shown(margins, plan, journal)
+    worst = [np.unique(part["scenario"].to_numpy()) for part in journal.parts("worst", columns=["scenario"])]
+    ids = np.unique(np.concatenate([np.array([], dtype=np.int64), *worst])).astype(np.int64)
+    shown["shocks"] = shock_table(ids, priced.pnl.scenarios)
+    report = finish(
+        priced, {"margins": margins, **shown}, withheld=withheld, notes=request.notes, settings=request.settings
+    )
+    shocks = arrow_table("shocks", shown["shocks"], TABLES["shocks"])
+    publish(
+        out,
+        {name: [shocks] if name == "shocks" else journal.parts(name) for name in TABLES},
+        report,
+        report_html=render(report),
+        inputs=book.input_hashes,
+        n_accounts=plan.n_accounts,
+        book=book.path,
+        table_format=request.table_format,
+        temporary=work / "publish",
+        committing=lambda manifest: journal.publishing(manifest["digest"]),
+    )
+    return margins
+
+
+def last_margins(out: Path) -> dict[str, float]:
+    """The last initial margin of each account that came from a valuation, from the run that is being replaced."""
+    if not (out / MANIFEST).is_file():
+        return {}
+    before = read_margins(out)
+    table = before.tables["margins"]
+    rows = zip(table["account_id"], table["initial_margin"], table["status"], strict=True)
+    valued = {str(account): float(margin) for account, margin, status in rows if status != "WITHHELD"}
+    # An account withheld for several runs keeps the margin of the last that could value it.
+    return {**before.manifest["settings"].get("last_good", {}), **valued}
+
+
+def _is_published(out: Path, journal: Journal) -> bool:
+    """Whether the end came after the results had taken their place."""
+    return (out / MANIFEST).is_file() and read_manifest(out)["digest"] == journal.published
+
+
+def _profit(book: Book, model: ModelSpecification) -> ProfitAndLoss:
+    s = book.settings
+    scenarios = simulate(
+        model, book.market, seed=s.seed, n_scenarios=s.scenarios, horizon=s.horizon, sampling=s.sampling
+    )
+    return reprice(book.portfolio, book.market, scenarios, precision=s.precision)
+
+
+def _fingerprint(request: Request, last_good: Mapping[str, float]) -> dict[str, Any]:
+    """Everything that a bit of the results depends on."""
+    import jax
+
+    book = request.book
+    before = json.dumps(sorted(last_good.items()))
+    said = {
+        "inputs": dict(book.input_hashes),
+        "settings": {name: str(value) for name, value in asdict(book.settings).items()},
+        "rules": {name: str(value) for name, value in asdict(book.rules).items()},
+        "options": {"detail": str(request.detail), **{n: str(v) for n, v in request.settings.items()}},
+        "margins before": hashlib.sha256(before.encode()).hexdigest(),
+        "code": code_hash(),
+        "versions": versions(),
+        "device": jax.devices()[0].device_kind,
+    }
+    return json.loads(json.dumps(said))
+
+
+def _check_same(now: Mapping[str, Any], before: Mapping[str, Any], work: Path) -> None:
+    """Raise StateError naming what changed since the run was begun."""
+    changed = [
+        f"{part}: {name}" if name else part
+        for part in now
+        for name in _differences(now[part], before.get(part))
+    ]  # fmt: skip
+    if changed:
+        raise StateError(
+            f"{work} was begun from something else ({', '.join(changed[:5])}); restore it, or run without --resume"
+        )
+
+
+def _differences(now: Any, before: Any) -> Iterable[str]:
+    if isinstance(now, Mapping) and isinstance(before, Mapping):
+        return [name for name in sorted({*now, *before}) if now.get(name) != before.get(name)]
+    return [""] if now != before else []
+
+
+def _of_all(progress: Progress, plan: Plan, index: int) -> Progress:
+    """Progress of one block as part of all."""
+
+    def advance(stage: str, done: int, total: int) -> None:
+        if stage == "accounts":
+            progress(stage, int(plan.starts[index]) + done, plan.n_accounts)
+        else:
+            progress(stage, index * total + done, len(plan.starts) * total)
+
+    return advance
+
+
+def _whole(parts: Iterator[pa.Table] | list[pa.Table], name: str) -> dict[str, np.ndarray]:
+    table = pa.concat_tables([table_schema(name, TABLES[name]).empty_table(), *parts])
+    return {column: table[column].to_numpy() for column in TABLES[name]}
+
+
+def _shown(margins: Columns, plan: Plan, journal: Journal) -> dict[str, Columns]:
+    """The tables of the accounts that the report draws, but for `margins` and `shocks`."""
+    rows = np.sort(largest_accounts(margins))
+    names = pa.array(margins["account_id"][rows].tolist(), pa.string())
+    blocks = np.unique(np.searchsorted(plan.starts, rows, side="right") - 1).tolist()
+    return {
+        name: _whole([p.filter(pc.is_in(p["account_id"], names)) for p in journal.parts(name, blocks=blocks)], name)
+        for name in BY_ACCOUNT
+        if name != "margins"
+    }
