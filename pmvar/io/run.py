@@ -20,11 +20,17 @@ import pyarrow.parquet as pq
 
 from pmvar.errors import AuditError, NumericsError, QualityGate, UsageError
 from pmvar.io import atomic
+from pmvar.io.chain import Chain, chain_of, chain_table
+from pmvar.io.environment import environment
 from pmvar.io.table_files import TableFormat, write_table_file
 from pmvar.risk.result import TABLES, Columns, MarginResult
 
 MANIFEST = "manifest.json"
 REPORT = "report.html"
+CHAIN = "chain"
+"""Table of the digests of the blocks of all tables; see `pmvar.io.chain`."""
+SEAL = "manifest.seal"
+"""HMAC of the manifest's digest, where somebody with a key wrote one."""
 COUNT_TOLERANCE = 0.2
 """Relative change of the number of accounts against the run in the same place that needs an
 acknowledgement."""
@@ -52,7 +58,8 @@ def _is_text(table: str, column: str) -> bool:
     return column in TEXT or (table, column) == ("stress", "scenario")
 
 
-def _schema(name: str, columns: tuple[str, ...]) -> pa.Schema:
+def table_schema(name: str, columns: tuple[str, ...]) -> pa.Schema:
+    """Types of the columns of a table."""
     kinds = ((c, pa.string() if _is_text(name, c) else pa.float64()) for c in columns)
     return pa.schema([pa.field(column, kind, nullable=False) for column, kind in kinds])
 
@@ -62,7 +69,7 @@ def _arrow(name: str, columns: Columns, wanted: tuple[str, ...]) -> pa.Table:
     table whose columns are not those that are wanted."""
     if columns and set(columns) != set(wanted):
         raise ValueError(f"{name} must have the columns {wanted}, not {tuple(columns)}")
-    arrays, schema = [], _schema(name, wanted)
+    arrays, schema = [], table_schema(name, wanted)
     for field in schema:
         values = columns[field.name] if columns else np.array([])
         if pa.types.is_string(field.type):
@@ -81,7 +88,8 @@ def _arrow(name: str, columns: Columns, wanted: tuple[str, ...]) -> pa.Table:
     return pa.Table.from_arrays(arrays, schema=schema)
 
 
-def _hash_file(path: Path) -> str:
+def hash_file(path: Path) -> str:
+    """SHA-256 of the bytes of a file."""
     with open(path, "rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
@@ -94,7 +102,7 @@ def code_hash(root: Path = _ROOT) -> str:
         files |= {path.relative_to(root).as_posix(): path for path in paths}
     digest = hashlib.sha256()
     for name in sorted(files):
-        digest.update(f"{name}\0{_hash_file(files[name])}\n".encode())
+        digest.update(f"{name}\0{hash_file(files[name])}\n".encode())
     return digest.hexdigest()
 
 
@@ -115,7 +123,13 @@ def _digest(manifest: Mapping[str, Any]) -> str:
 
 
 def _manifest(
-    result: MarginResult, *, inputs: Mapping[str, str], outputs: Mapping[str, str], n_accounts: int, book: str
+    result: MarginResult,
+    *,
+    inputs: Mapping[str, str],
+    outputs: Mapping[str, str],
+    chains: Mapping[str, Chain],
+    n_accounts: int,
+    book: str,
 ) -> dict[str, Any]:
     settings, lock = dict(result.settings), _ROOT.parent / "requirements" / "run.lock"
     manifest = {
@@ -127,13 +141,18 @@ def _manifest(
             "inputs": dict(sorted(inputs.items())),
             "model": inputs.get("model.json", ""),
             "code": code_hash(),
-            "lock": _hash_file(lock) if lock.is_file() else "",
+            "lock": hash_file(lock) if lock.is_file() else "",
             "outputs": dict(sorted(outputs.items())),
+            "chains": {
+                name: {"head": chain.head, "rows": chain.rows, "rows_per_block": chain.rows_per_block}
+                for name, chain in chains.items()
+            },
         },
         "seed": settings.get("seed"),
         "settings": settings,
         "dtype": str(settings.get("precision", "")),
         "device": settings.get("device", ""),
+        "environment": environment(),
         "versions": {**_versions(), **settings.get("versions", {})},
         "notes": list(result.notes),
     }
@@ -172,10 +191,13 @@ def write_run(
             for name, table in tables.items()
         ]
         (folder / REPORT).write_text(report_html, encoding="utf-8")
+        chains = {file.stem: chain_of(file, table_schema(file.stem, columns[file.stem])) for file in written}
+        written.append(write_table_file(folder / CHAIN, chain_table(chains), table_format=TableFormat(table_format)))
         manifest = _manifest(
             result,
             inputs=inputs,
-            outputs={file.name: _hash_file(file) for file in (*written, folder / REPORT)},
+            outputs={file.name: hash_file(file) for file in (*written, folder / REPORT)},
+            chains=chains,
             n_accounts=len(next(iter(tables.values()))["account_id"].unique()),
             book=Path(relative).as_posix() if relative else "",
         )
@@ -208,20 +230,20 @@ def read_run(path: str | Path) -> Run:
     """
     folder, manifest = Path(path), read_manifest(path)
     outputs: Mapping[str, str] = manifest["hashes"]["outputs"]
-    present = {item.name for item in folder.iterdir() if item.stem in TABLES or item.name == REPORT}
+    present = {item.name for item in folder.iterdir() if item.stem in (*TABLES, CHAIN) or item.name == REPORT}
     for name in sorted(present | set(outputs)):
         if name not in present:
             raise AuditError(f"{folder / name} is missing")
         if name not in outputs:
             raise AuditError(f"{folder / name} is not in the manifest")
-        if _hash_file(folder / name) != outputs[name]:
+        if hash_file(folder / name) != outputs[name]:
             raise AuditError(f"{folder / name} was changed: its hash is not the manifest's")
-    tables = {Path(name).stem: _columns(folder / name) for name in outputs if name != REPORT}
+    tables = {Path(name).stem: _columns(folder / name) for name in outputs if Path(name).stem in TABLES}
     return Run(folder, {name: tables[name] for name in TABLES}, manifest)
 
 
 def _columns(file: Path) -> Columns:
-    schema = _schema(file.stem, TABLES[file.stem])
+    schema = table_schema(file.stem, TABLES[file.stem])
     if file.suffix == ".parquet":
         table = pq.read_table(file, page_checksum_verification=True)
     else:
