@@ -86,12 +86,12 @@ def test_heads_follow_their_definition_and_not_the_format(
 @pytest.mark.parametrize(
     ("table", "change", "told"),
     [
-        ("margins", lambda t: edited(t, 1, "initial_margin"), "margins.parquet was changed: the row of account 001 was"),
+        ("margins", lambda t: edited(t, 1, "initial_margin"), "margins.parquet was changed: the row of account 001"),
         ("greeks", lambda t: edited(t, 2, "value"), "greeks.parquet was changed: the row of account 002 was changed"),
         ("margins", lambda t: t.take([0, 2]), "account 001 is missing or was moved: account 002 stands there"),
-        ("margins", lambda t: t.slice(0, 2), "margins.parquet was changed: the row of account 002 is missing, and all"),
+        ("margins", lambda t: t.slice(0, 2), "margins.parquet was changed: the row of account 002 is missing"),
         ("components", lambda t: swapped(t, 0, 2), "account 000 is missing or was moved: account 002 stands there"),
-        ("stress", lambda t: pa.concat_tables([t, t.slice(2)]), "stress.parquet was changed: the row of account 002 was"),
+        ("stress", lambda t: pa.concat_tables([t, t.slice(2)]), "stress.parquet was changed: the row of account 002"),
         ("shocks", lambda t: edited(t, 1, "shock"), "shocks.parquet was changed: the row of row 2 was changed"),
         ("margins", lambda t: t, "its rows are the same, its bytes are not"),
         ("margins", lambda t: t.drop(["reason"]), "margins.parquet was changed: "),

@@ -265,6 +265,23 @@ def seal(
     typer.echo(f"sealed: {seal_run(run, key=key)}")
 
 
+@app.command()
+def reproduce(
+    run: Annotated[Path, typer.Argument(metavar="MANIFEST", help="manifest.json of a run, or its folder.")],
+    book: Annotated[Path | None, typer.Option(metavar="BOOK", help="The book, if it lies elsewhere now.")] = None,
+    log_json: Annotated[bool, typer.Option("--log-json", help="Progress as JSON lines on standard error.")] = False,
+) -> None:
+    """Make a run again from its manifest and compare every number; exit code 9 names the first that differs."""
+    from pmvar.audit.reproduce import reproduce as again
+    from pmvar.cli.progress import progress
+    from pmvar.cli.run import keep_compiled
+
+    keep_compiled()
+    with progress(log_json=log_json) as advance:
+        found = again(run, book=book, progress=advance)
+    typer.echo(str(found))
+
+
 def _print_summary(summary: ImportSummary, *, then: str = "") -> None:
     counts = ", ".join(f"{n:,} {name}" for name, n in summary.counts.items())
     typer.echo(f"{summary.path}: {counts}")

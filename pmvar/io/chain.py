@@ -1,4 +1,4 @@
-"""Chain: the rows of a table, hashed in order into one head, so that no row can be changed, taken out or moved unseen."""
+"""Chain: the rows of a table, hashed in order, so that none can be changed, taken out or moved unseen."""
 
 from __future__ import annotations
 

@@ -116,6 +116,17 @@ def _versions() -> dict[str, str]:
     return found
 
 
+def machine(device: str) -> dict[str, Any]:
+    """What beside inputs and settings bits depend on, as a manifest holds it: code, lock, versions, processor."""
+    lock = _ROOT.parent / "requirements" / "run.lock"
+    return {
+        "hashes": {"code": code_hash(), "lock": hash_file(lock) if lock.is_file() else ""},
+        "device": device,
+        "environment": environment(),
+        "versions": _versions(),
+    }
+
+
 def _digest(manifest: Mapping[str, Any]) -> str:
     """SHA-256 of the manifest's content but for this digest itself."""
     content = {key: value for key, value in manifest.items() if key != "digest"}
@@ -131,7 +142,8 @@ def _manifest(
     n_accounts: int,
     book: str,
 ) -> dict[str, Any]:
-    settings, lock = dict(result.settings), _ROOT.parent / "requirements" / "run.lock"
+    settings = dict(result.settings)
+    here = machine(settings.get("device", ""))
     manifest = {
         "format": 1,
         "created": datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
@@ -140,8 +152,7 @@ def _manifest(
         "hashes": {
             "inputs": dict(sorted(inputs.items())),
             "model": inputs.get("model.json", ""),
-            "code": code_hash(),
-            "lock": hash_file(lock) if lock.is_file() else "",
+            **here["hashes"],
             "outputs": dict(sorted(outputs.items())),
             "chains": {
                 name: {"head": chain.head, "rows": chain.rows, "rows_per_block": chain.rows_per_block}
@@ -151,9 +162,9 @@ def _manifest(
         "seed": settings.get("seed"),
         "settings": settings,
         "dtype": str(settings.get("precision", "")),
-        "device": settings.get("device", ""),
-        "environment": environment(),
-        "versions": {**_versions(), **settings.get("versions", {})},
+        "device": here["device"],
+        "environment": here["environment"],
+        "versions": {**here["versions"], **settings.get("versions", {})},
         "notes": list(result.notes),
     }
     return manifest | {"digest": _digest(manifest)}
