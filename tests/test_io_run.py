@@ -50,7 +50,7 @@ def test_a_run_reads_back_equal(tmp_path: Path, table_format: str) -> None:
         for column in columns:
             np.testing.assert_array_equal(run.tables[name][column], result.tables[name][column])
     assert {p.name for p in (tmp_path / "run").iterdir()} == {
-        *(f"{name}.{table_format}" for name in TABLES), "manifest.json", "report.html",
+        *(f"{name}.{table_format}" for name in TABLES), f"chain.{table_format}", "manifest.json", "report.html",
     }  # fmt: skip
     assert [p.name for p in tmp_path.iterdir()] == ["run"]
 
@@ -63,7 +63,9 @@ def test_the_manifest_holds_what_a_reproduction_needs(tmp_path: Path) -> None:
     assert manifest["hashes"]["inputs"] == INPUTS
     assert manifest["hashes"]["model"] == INPUTS["model.json"]
     assert manifest["hashes"]["code"] == run_module.code_hash()
-    assert set(manifest["hashes"]["outputs"]) == {*(f"{name}.parquet" for name in TABLES), "report.html"}
+    assert set(manifest["hashes"]["outputs"]) == {
+        *(f"{name}.parquet" for name in (*TABLES, "chain")), "report.html",
+    }  # fmt: skip
     assert (manifest["seed"], manifest["dtype"], manifest["device"]) == (7, "float32", "cpu")
     assert {"jax", "jaxlib", "numpy", "scipy", "pmvar", "python"} <= set(manifest["versions"])
     assert manifest["notes"] == ["parameters are assumed"]

@@ -314,6 +314,45 @@ def explain(
     typer.echo(text(found.tables, found.manifest, account))
 
 
+KeyFile = Annotated[Path | None, typer.Option("--key", metavar="FILE", help="File of a secret, 16 bytes or more.")]
+
+
+@app.command()
+def verify(run: RunFolder, key: KeyFile = None) -> None:
+    """Whether every file and every row of a run is as it was published; exit code 9 names what is not."""
+    from pmvar.io.verify import verify_run
+
+    typer.echo(verify_run(run, key=key))
+
+
+@app.command()
+def seal(
+    run: RunFolder,
+    key: Annotated[Path, typer.Option("--key", metavar="FILE", help="File of a secret, 16 bytes or more.")],
+) -> None:
+    """Sign a run's manifest with a secret key, so that verify --key notices whoever rewrites the whole run."""
+    from pmvar.io.verify import seal_run
+
+    typer.echo(f"sealed: {seal_run(run, key=key)}")
+
+
+@app.command()
+def reproduce(
+    run: Annotated[Path, typer.Argument(metavar="MANIFEST", help="manifest.json of a run, or its folder.")],
+    book: Annotated[Path | None, typer.Option(metavar="BOOK", help="The book, if it lies elsewhere now.")] = None,
+    log_json: Annotated[bool, typer.Option("--log-json", help="Progress as JSON lines on standard error.")] = False,
+) -> None:
+    """Make a run again from its manifest and compare every number; exit code 9 names the first that differs."""
+    from pmvar.audit.reproduce import reproduce as again
+    from pmvar.cli.progress import progress
+    from pmvar.cli.run import keep_compiled
+
+    keep_compiled()
+    with progress(log_json=log_json) as advance:
+        found = again(run, book=book, progress=advance)
+    typer.echo(str(found))
+
+
 def _print_summary(summary: ImportSummary, *, then: str = "") -> None:
     counts = ", ".join(f"{n:,} {name}" for name, n in summary.counts.items())
     typer.echo(f"{summary.path}: {counts}")

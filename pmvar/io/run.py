@@ -20,11 +20,17 @@ import pyarrow.parquet as pq
 
 from pmvar.errors import AuditError, NumericsError, QualityGate, UsageError
 from pmvar.io import atomic
-from pmvar.io.table_files import TableFormat, write_table_parts
+from pmvar.io.chain import Chain, chain_of, chain_table
+from pmvar.io.environment import environment
+from pmvar.io.table_files import TableFormat, write_table_file, write_table_parts
 from pmvar.risk.result import TABLES, Columns, MarginResult
 
 MANIFEST = "manifest.json"
 REPORT = "report.html"
+CHAIN = "chain"
+"""Table of the digests of the blocks of all tables; see `pmvar.io.chain`."""
+SEAL = "manifest.seal"
+"""HMAC of the manifest's digest, where somebody with a key wrote one."""
 COUNT_TOLERANCE = 0.2
 """Relative change of the number of accounts against the run in the same place that needs an
 acknowledgement."""
@@ -112,6 +118,17 @@ def versions() -> dict[str, str]:
     return found
 
 
+def machine(device: str) -> dict[str, Any]:
+    """What beside inputs and settings bits depend on, as a manifest holds it: code, lock, versions, processor."""
+    lock = _ROOT.parent / "requirements" / "run.lock"
+    return {
+        "hashes": {"code": code_hash(), "lock": hash_file(lock) if lock.is_file() else ""},
+        "device": device,
+        "environment": environment(),
+        "versions": versions(),
+    }
+
+
 def _digest(manifest: Mapping[str, Any]) -> str:
     """SHA-256 of the manifest's content but for this digest itself."""
     content = {key: value for key, value in manifest.items() if key != "digest"}
@@ -119,9 +136,16 @@ def _digest(manifest: Mapping[str, Any]) -> str:
 
 
 def _manifest(
-    result: MarginResult, *, inputs: Mapping[str, str], outputs: Mapping[str, str], n_accounts: int, book: str
+    result: MarginResult,
+    *,
+    inputs: Mapping[str, str],
+    outputs: Mapping[str, str],
+    chains: Mapping[str, Chain],
+    n_accounts: int,
+    book: str,
 ) -> dict[str, Any]:
-    settings, lock = dict(result.settings), _ROOT.parent / "requirements" / "run.lock"
+    settings = dict(result.settings)
+    here = machine(settings.get("device", ""))
     manifest = {
         "format": 1,
         "created": datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
@@ -130,15 +154,19 @@ def _manifest(
         "hashes": {
             "inputs": dict(sorted(inputs.items())),
             "model": inputs.get("model.json", ""),
-            "code": code_hash(),
-            "lock": hash_file(lock) if lock.is_file() else "",
+            **here["hashes"],
             "outputs": dict(sorted(outputs.items())),
+            "chains": {
+                name: {"head": chain.head, "rows": chain.rows, "rows_per_block": chain.rows_per_block}
+                for name, chain in chains.items()
+            },
         },
         "seed": settings.get("seed"),
         "settings": settings,
         "dtype": str(settings.get("precision", "")),
-        "device": settings.get("device", ""),
-        "versions": {**versions(), **settings.get("versions", {})},
+        "device": here["device"],
+        "environment": here["environment"],
+        "versions": {**here["versions"], **settings.get("versions", {})},
         "notes": list(result.notes),
     }
     return manifest | {"digest": _digest(manifest)}
@@ -210,10 +238,13 @@ def publish(
             for name, parts in tables.items()
         ]
         (folder / REPORT).write_text(report_html, encoding="utf-8")
+        chains = {file.stem: chain_of(file, table_schema(file.stem, columns[file.stem])) for file in written}
+        written.append(write_table_file(folder / CHAIN, chain_table(chains), table_format=TableFormat(table_format)))
         manifest = _manifest(
             result,
             inputs=inputs,
             outputs={file.name: hash_file(file) for file in (*written, folder / REPORT)},
+            chains=chains,
             n_accounts=n_accounts,
             book=Path(relative).as_posix() if relative else "",
         )
@@ -247,7 +278,7 @@ def read_run(path: str | Path) -> Run:
     """
     folder, manifest = Path(path), read_manifest(path)
     outputs: Mapping[str, str] = manifest["hashes"]["outputs"]
-    present = {item.name for item in folder.iterdir() if item.stem in TABLES or item.name == REPORT}
+    present = {item.name for item in folder.iterdir() if item.stem in (*TABLES, CHAIN) or item.name == REPORT}
     for name in sorted(present | set(outputs)):
         if name not in present:
             raise AuditError(f"{folder / name} is missing")
@@ -255,7 +286,7 @@ def read_run(path: str | Path) -> Run:
             raise AuditError(f"{folder / name} is not in the manifest")
         if hash_file(folder / name) != outputs[name]:
             raise AuditError(f"{folder / name} was changed: its hash is not the manifest's")
-    tables = {Path(name).stem: _columns(folder / name) for name in outputs if name != REPORT}
+    tables = {Path(name).stem: _columns(folder / name) for name in outputs if Path(name).stem in TABLES}
     return Run(folder, {name: tables[name] for name in TABLES}, manifest)
 
 

@@ -1,0 +1,123 @@
+"""Rerun: the book that a manifest names, as the run took it, and its margins once more."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from pmvar.engine import Progress, margin_report, quiet
+from pmvar.errors import AuditError, UsageError
+from pmvar.io.book import Book, load_book
+from pmvar.io.run import MANIFEST, Run, hash_file, read_run
+from pmvar.market.snapshot import MarketSnapshot
+from pmvar.methods.standard import unit_requirements
+from pmvar.models.specification import ModelSpecification
+from pmvar.portfolio import Portfolio
+from pmvar.report.margin_report import MarginReport
+from pmvar.risk.rules import MarginRules
+from pmvar.scenarios import simulate, stress_scenarios
+from pmvar.types import Drift, Precision, Sampling
+from pmvar.valuation import reprice
+from pmvar.valuation.reprice import ProfitAndLoss
+
+RUN_SETTINGS = ("horizon", "seed", "sampling", "netting", "precision", "surface", "decorrelation")
+RULES = ("level", "measure", "multiplier", "floor", "maintenance_ratio")
+TOLERANCE = 1e-6
+"""Of an account's gross notional: what another machine or version may move."""
+
+
+@dataclass(frozen=True, eq=False)
+class Recorded:
+    """A verified run with the book that it was made from."""
+
+    run: Run
+    book: Book
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """The effective settings of the run."""
+        return self.run.manifest["settings"]
+
+
+def recorded(path: str | Path, *, book: str | Path | None = None) -> Recorded:
+    """The run at `path` (its folder or its manifest) and its book, which lies at `book`, else where the manifest says.
+
+    Every file of both is checked against the hashes of the manifest. Raises UsageError where there is no run or no
+    book, AuditError naming the first file that is not what the manifest says.
+    """
+    folder = Path(path).parent if Path(path).name == MANIFEST else Path(path)
+    run = read_run(folder)
+    manifest = run.manifest
+    if book is None and not manifest["book"]:
+        raise UsageError(f"{folder / MANIFEST} does not say where its book lies; name it with --book")
+    place = Path(book) if book is not None else Path(os.path.normpath(folder.resolve() / manifest["book"]))
+    inputs: Mapping[str, str] = manifest["hashes"]["inputs"]
+    for name, digest in inputs.items():
+        if not (place / name).is_file():
+            raise AuditError(f"{place / name} is missing: {folder} was made from it. Name the book with --book")
+        if hash_file(place / name) != digest:
+            raise AuditError(f"{place / name} is not the file that {folder} was made from: its hash differs")
+    settings = manifest["settings"]
+    overrides = {key: settings[key] for key in (*RUN_SETTINGS, *RULES) if key in settings}
+    found = load_book(place, overrides={**overrides, "scenarios": settings["n_scenarios"]})
+    if more := sorted(set(found.input_hashes) - set(inputs)):
+        raise AuditError(f"{place / more[0]} is not among the files that {folder} was made from")
+    return Recorded(run, replace(found, market=with_jumps(found.market, settings)))
+
+
+def with_jumps(market: MarketSnapshot, settings: Mapping[str, Any]) -> MarketSnapshot:
+    """The market with the factors that the run's jump gate quarantined."""
+    return replace(market, quarantined={**market.quarantined, **settings.get("jumps", {})})
+
+
+def margins_again(
+    portfolio: Portfolio,
+    market: MarketSnapshot,
+    model: ModelSpecification,
+    rules: MarginRules,
+    settings: Mapping[str, Any],
+    *,
+    stress: Mapping[str, Mapping[str, float]] | None = None,
+    greeks: bool = False,
+    memory_bytes: float | None = None,
+    progress: Progress = quiet,
+) -> MarginReport:
+    """The margins of `portfolio` under the effective `settings` of a manifest, by the engine's one path.
+
+    `stress`, where given, is the book's list; the decorrelation stress is made with it. Raises what `simulate`,
+    `reprice` and `margin_report` raise.
+    """
+
+    def profit(of: ModelSpecification) -> ProfitAndLoss:
+        scenarios = simulate(
+            of, market, seed=settings["seed"], n_scenarios=settings["n_scenarios"], horizon=settings["horizon"],
+            drift=Drift(settings["drift"]), sampling=Sampling(settings["sampling"]),
+        )  # fmt: skip
+        return reprice(portfolio, market, scenarios, precision=Precision(settings["precision"]))
+
+    share = settings.get("decorrelation", 0.0) if stress is not None else 0.0
+    return margin_report(
+        profit(model), portfolio, rules,
+        stress=None if stress is None else stress_scenarios(stress, model, market),
+        decorrelated=profit(model.decorrelated(share)) if share else None,
+        last_good=settings.get("last_good", {}), greeks=greeks, memory_bytes=memory_bytes, progress=progress,
+    )  # fmt: skip
+
+
+def gross_notional(portfolio: Portfolio, market: MarketSnapshot) -> Float[np.ndarray, " account"]:
+    """Notional of all positions of each account, long and short alike, in base currency."""
+    unit = unit_requirements(portfolio.instruments, market, np.full(len(portfolio.instruments), np.nan))
+    return np.asarray(abs(portfolio.quantity) @ unit.notional)
+
+
+def environment_of(manifest: Mapping[str, Any]) -> dict[str, str]:
+    """All that must be equal for equal bits, by name."""
+    found = {"code": manifest["hashes"]["code"], "lock": manifest["hashes"]["lock"], "device": manifest["device"]}
+    found |= {f"version of {name}": version for name, version in manifest["versions"].items()}
+    return {name: str(value) for name, value in (found | dict(manifest.get("environment", {}))).items()}
