@@ -13,7 +13,7 @@ from common import Figures, benchmark, paired
 import pmvar
 from pmvar.risk.accounts import account_blocks
 from pmvar.risk.gradient import gradients, market_factors
-from pmvar.risk.measure import BlockMeasure, measure_block
+from pmvar.risk.measure import BlockTail, measure_block
 from pmvar.types import Measure
 from pmvar.valuation.store import TileStore
 
@@ -32,14 +32,15 @@ def measure(arguments: argparse.Namespace) -> Figures:
     blocks = list(account_blocks(book.portfolio.quantity, np.arange(accounts)))
     factors = market_factors(book.portfolio.instruments, pnl)
 
-    def forward() -> list[BlockMeasure]:
+    def forward() -> list[BlockTail]:
         store = TileStore(pnl, memory_bytes=8e9)
-        return [measure_block(block, store, LEVEL) for block in blocks]
+        measured = [measure_block(block, store, LEVEL) for block in blocks]
+        return [m.tail for m in measured if m.tail is not None]
 
-    measured = forward()
+    tails = forward()
 
     def greeks() -> None:
-        gradients(pnl, measured, book.portfolio.instruments, factors, measure=Measure.EXPECTED_SHORTFALL, level=LEVEL)
+        gradients(pnl, tails, book.portfolio.instruments, factors, measure=Measure.EXPECTED_SHORTFALL, level=LEVEL)
 
     timings = paired({"forward": lambda: forward() and None, "greeks": greeks}, rounds=3 if arguments.quick else 7)
     ratio = timings["greeks"].median / timings["forward"].median

@@ -36,20 +36,28 @@ FIGURES = {
     "posterior": ("posterior_s", "posterior_per_asset_s", "gates_s", "r_hat", "tail_pit"),
     "simulation_based_calibration": ("garch_least_p", "gjr_least_p", "garch_divergences"),
     "device_check": ("has_gpu", "e1_cpu_s"),
+    "bulk_scale": ("runs", "memory_gib"),
 }
+RUN = ("accounts", "positions", "scenarios", "wall_s", "peak_gib", "read_s", "scenarios_s", "reprice_s", "aggregate_s",
+       "tail_s", "write_s")  # fmt: skip
+"""Figures of each of the runs of `bulk_scale`."""
 HEADER = ("processor", "cores", "load_average", "device", "malloc", "jax_version", "quick")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", FIGURES)
 def test_quick_run_writes_its_figures(name: str, root: Path, user_env: dict[str, str], tmp_path: Path) -> None:
-    """Each script runs alone, prints a table and writes one flat object."""
+    """Each script runs alone, prints a table and writes one flat object, `bulk_scale` a list of such."""
     out = tmp_path / "figures.json"
     command = [sys.executable, str(root / "benchmarks" / f"{name}.py"), "--quick", "--json", str(out)]
     done = subprocess.run(command, env=user_env, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     figures = json.loads(out.read_text())
-    assert all(not isinstance(value, (dict, list)) for value in figures.values())
+    runs = figures.get("runs", [])
+    assert all(
+        not isinstance(value, (dict, list)) for flat in (*runs, figures | {"runs": 0}) for value in flat.values()
+    )
+    assert all(set(RUN) <= run.keys() and run["peak_gib"] > 0 for run in runs)
     missing = {*HEADER, *FIGURES[name]} - figures.keys() - ({"numba_per_s"} if not figures["numba_version"] else set())
     assert not missing
     assert figures["quick"] is True

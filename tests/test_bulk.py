@@ -28,7 +28,7 @@ from pmvar.bulk.run import Request, run
 from pmvar.errors import NumericsError, ResourceError, StateError, Stopped
 from pmvar.io import atomic
 from pmvar.io.book import Book, load_book
-from pmvar.io.run import read_run
+from pmvar.io.run import _columns, read_run
 from pmvar.types import Detail
 from tests.books import small_book
 
@@ -125,7 +125,7 @@ def test_measures_have_the_same_bits_at_every_detail(book: Book, tmp_path: Path)
 
 @pytest.fixture
 def quick(book: Book, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Instruments priced once for all runs of a test, and no report drawn: what writes is as ever."""
+    """Instruments and blocks computed once for all runs of a test, and no report drawn: what writes is as ever."""
     kept: list[Any] = []
 
     def price_all(*arguments: Any, **options: Any) -> Any:
@@ -133,6 +133,14 @@ def quick(book: Book, monkeypatch: pytest.MonkeyPatch) -> None:
             kept.append(run_module_price_all(*arguments, **options))
         return kept[0]
 
+    def account_tables(priced: Any, rows: np.ndarray, **options: Any) -> Any:
+        if (of := tuple(rows.tolist())) not in tables:
+            tables[of] = blocks_account_tables(priced, rows, **options)
+        return tables[of]
+
+    tables: dict[tuple[int, ...], Any] = {}
+    blocks_account_tables = blocks_module.account_tables
+    monkeypatch.setattr(blocks_module, "account_tables", account_tables)
     run_module_price_all = run_module.price_all
     monkeypatch.setattr(run_module, "price_all", price_all)
     monkeypatch.setattr(run_module, "render", lambda report: "<p>report</p>")
@@ -386,7 +394,7 @@ def test_a_poisoned_account_is_withheld(
     (tmp_path / "plain").mkdir()
     for name, data in whole.items():
         (tmp_path / "plain" / name).write_bytes(data)
-    plain = pmvar.io.run._columns(tmp_path / "plain" / "margins.parquet")
+    plain = _columns(tmp_path / "plain" / "margins.parquet")
     for column, values in plain.items():
         np.testing.assert_array_equal(np.delete(found[column], 3), np.delete(values, 3))
     assert any("of this account alone" in note for note in read_run(tmp_path / "run").manifest["notes"])

@@ -38,7 +38,7 @@ BLOCK_SECONDS = {Detail.MARGINS: 5.0, Detail.COMPONENTS: 5.0, Detail.GREEKS: 120
 SUM, SELECT, TAIL, GRADIENT = 1e-9, 1.2e-8, 8e-9, 5e-8
 """Seconds for each scenario: of a position added up; of an account measured; of a position in a tail; of its gradient.
 On two cores, measured; rough."""
-PRICE = 1.2e-8
+PRICE = 7e-8
 """Seconds of a price, compilation and the stand-alone margins included."""
 
 

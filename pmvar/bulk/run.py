@@ -1,5 +1,8 @@
 """A run from a loaded book to the published folder: in blocks, each kept as soon as it is done, and resumable."""
 
+# pyarrow.compute makes its functions at import, where no type checker sees them.
+# pyright: reportAttributeAccessIssue=false
+
 from __future__ import annotations
 
 import hashlib

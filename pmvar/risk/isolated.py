@@ -50,7 +50,7 @@ def isolated_measure(
 
 def each_alone(store: TileStore, quantity: sparse.csr_array, rules: MarginRules) -> tuple[Alone, Alone]:
     """Measures of one contract of each instrument that `quantity` holds, long and short; zeros of the others."""
-    n, held = quantity.shape[1], np.unique(quantity.indices)
+    n, held = store.pnl.n_instruments, np.unique(quantity.indices)
     nothing = Alone(np.zeros(n), np.zeros((n, store.pnl.scenarios.n_replicates)))
     if not len(held):
         return nothing, nothing
