@@ -51,7 +51,7 @@ def test_a_book_of_a_positional_span_file(cli: Cli, tmp_path: Path) -> None:
         "compare", book, "--out", tmp_path / "out", "--methods", "mc,span", "--paths", "2048", "--span-file", file
     )
     assert done.code == 0, done.err
-    table = pq.read_table(out / "methods.parquet").to_pydict()
+    table = pq.read_table(tmp_path / "out" / "methods.parquet").to_pydict()
     own = dict(zip(table["method"], table["source"], strict=True))["span"]
     assert own == "CME SPAN file of 20250912"
     notes = dict(zip(table["method"], table["notes"], strict=True))["span"]
