@@ -149,13 +149,13 @@ def _densities(
     """Density of a day's move without a jump and with one."""
     p = point.intensity / steps_per_year
     s = np.sqrt(max(1 - p * _second_moment(point, law), LEAST_QUIET))
-    quiet = stats.norm(0, s) if np.isinf(nu) else stats.t(nu, 0, s * np.sqrt((nu - 2) / nu))
+    quiet = stats.norm.pdf(m, 0, s) if np.isinf(nu) else stats.t.pdf(m, nu, 0, s * np.sqrt((nu - 2) / nu))
     if law is JumpLaw.NORMAL:
         mean, deviation = point.size
-        return quiet.pdf(m), stats.norm.pdf(m, mean, np.hypot(deviation, s))
+        return quiet, stats.norm.pdf(m, mean, np.hypot(deviation, s))
     up, rate_up, rate_down = point.size
     # What diffuses on the day of a jump counts as normal: its tail is not what makes such a day large.
-    return quiet.pdf(m), up * _normal_exponential(m, rate_up, s) + (1 - up) * _normal_exponential(-m, rate_down, s)
+    return quiet, up * _normal_exponential(m, rate_up, s) + (1 - up) * _normal_exponential(-m, rate_down, s)
 
 
 def _normal_exponential(x: Float[np.ndarray, " day"], rate: float, s: float) -> Float[np.ndarray, " day"]:

@@ -14,8 +14,9 @@ from pmvar.errors import InputError, SecurityError, UsageError
 from pmvar.io.book import load_book
 from pmvar.io.import_span import import_span
 from pmvar.io.populate import populate as generate
+from pmvar.io.span_file import SpanFile
+from pmvar.io.span_read import read_span
 from pmvar.io.span_write import write_span
-from pmvar.io.span_xml import SpanFile, read_span
 from pmvar.methods.span.aggregate import span_margin
 from pmvar.methods.span.default import default_arrays
 from pmvar.methods.span.published import published_span
@@ -58,7 +59,8 @@ def test_what_takasbank_says(takasbank: SpanFile) -> None:
         1,
     ]
     assert p.grid.weight[15] == 0.32 and p.grid.price[14] == 3.0 and p.source == "TAKASBANK SPAN file of 20160517"
-    assert any("adjRate is not applied" in n for n in p.notes) and any("credits with commodities" in n for n in p.notes)
+    assert {c.maintenance_ratio for c in p.commodities} == {0.75} and {c.initial_ratio for c in p.commodities} == {1.0}
+    assert p.notes[0].startswith("takasbank_20160517_cut.spn, sha256 ") and "credits with commodities" in p.notes[1]
     row = list(takasbank.contract_id).index("AKBNKE FUT 201606S0")
     assert takasbank.contracts.price[row] == 7.6 and takasbank.settlement_date[row] == "20160630"
 
@@ -153,22 +155,28 @@ def test_a_small_file(tmp_path: Path) -> None:
         ("<v>0.3</v>", "<v>-0.3</v>", "at least 0"),
         ("<o>C</o>", "<o>X</o>", "must be C or P"),
         ("<setlDate>20240315</setlDate>", "<setlDate>soon</setlDate>", "soon"),
-        ("<exercise>EURO</exercise>", "<exercise>AMER</exercise>", "only EURO"),
+        ("<exercise>EURO</exercise>", "<exercise>BERM</exercise>", "must be EURO or AMER"),
         ("<riskExponent>0</riskExponent>", "<riskExponent>2</riskExponent>", "riskExponent.*only 0"),
         ("<somMeth>MAX</somMeth>", "<somMeth>NET</somMeth>", "GROSS, MAX"),
         ("<chargeMeth>F</chargeMeth>", "<chargeMeth>P</chargeMeth>", "only F"),
-        ("<tn>0</tn><rs>A</rs>", "<tn>3</tn><rs>A</rs>", "tiers by month"),
+        ("<tn>0</tn><rs>A</rs>", "<tn>3</tn><rs>A</rs>", "dSpread 1.*'3'.*tier is not defined"),
         ("<rs>A</rs>", "<rs>C</rs>", "must be A or B"),
         ("<pfLink><pfType>OOP</pfType><pfId>2</pfId><sc>1</sc></pfLink>", "", "no combined commodity"),
         ("<undC><pfId>1</pfId><cId>9</cId></undC>", "<undC><pfId>1</pfId><cId>8</cId></undC>", "underlying is not in"),
         ("<pairedPoint>2</pairedPoint>", "<pairedPoint>17</pairedPoint>", "each paired"),
         ("<scanPointDef><point>1</point>", "<other><point>1</point>", "not well-formed|16 scan points"),
         ("</spanFile>", "", "not well-formed"),
-        ("<exchange>", "<exchange><oofPf><pfId>1</pfId></oofPf>", "oofPf.*such contracts are not known"),
+        ("<exchange>", "<exchange><oocPf><pfId>1</pfId></oocPf>", "oocPf.*such contracts are not known"),
         ("<exchange>", "<exchange><equityPf><pfId>1</pfId></equityPf>", "equityPf.*such contracts"),
         ("<exchange>", "<interSpreads><hSpread/></interSpreads><exchange>", "interSpreads/hSpread.*only dSpread"),
         ("</ccDef>", "<sSpread/></ccDef>", "sSpread.*only dSpread"),
-        ("<somMeth>MAX</somMeth>", "<somMeth>MAX</somMeth><spotRate><r>1</r></spotRate>", "spot month rates"),
+        ("<somMeth>MAX</somMeth>", "<somMeth>MAX</somMeth><spotRate><r>1</r></spotRate>", "spotRate/pe.*0 times"),
+        ("</ccDef>", "<adjRate><val>1.2</val></adjRate></ccDef>", r"adjRate.*lies in \(0, 1\]"),
+        ("</ccDef>", "<interTiers><tier><tn>1</tn></tier></interTiers></ccDef>", "credits by tier"),
+        ("</ccDef>", "<intraTiers><tier><tn>1</tn><sPe>2</sPe></tier></intraTiers></ccDef>", "ePe.*0 times"),
+        ("</ccDef>", "<intraTiers><tier><tn>1</tn><brk>2</brk></tier></intraTiers></ccDef>", "brk.*ranges of months"),
+        ("<exercise>EURO", "<valueMeth>FUT</valueMeth><exercise>EURO", "only options paid at once"),
+        ("<cId>1</cId><o>C</o>", "<cId>1</cId><o>C</o><k>55</k>", "2 times"),
     ],
 )
 def test_what_is_wrong_is_named(tmp_path: Path, was: str, put: str, message: str) -> None:
@@ -177,6 +185,68 @@ def test_what_is_wrong_is_named(tmp_path: Path, was: str, put: str, message: str
     with pytest.raises(InputError, match=message) as refused:
         read(tmp_path, SOUND.replace(was, put, 1))
     assert "x.spn" in str(refused.value)
+
+
+def month(name: str, settles: str, price: float) -> str:
+    """A future that moves as the array says."""
+    return (
+        f"<fut><cId>{name}</cId><pe>{name}</pe><p>{price}</p><cvf>10</cvf><sc>1</sc><setlDate>{settles}</setlDate>"
+        f"<t>0.2</t><scanRate><priceScan>4</priceScan></scanRate>{ARRAY}</fut>"
+    )
+
+
+OOF = (
+    "<oofPf><pfId>4</pfId><pfCode>O</pfCode><exercise>AMER</exercise><valueMeth>EQTY</valueMeth><series><pe>202402</pe>"
+    "<setlDate>20240220</setlDate><t>0.13</t><svf>10</svf><sc>1</sc><undC><pfId>3</pfId><cId>202403</cId></undC>"
+    "<intrRate><val>0.05</val></intrRate><scanRate><priceScan>4</priceScan><volScanPct>0.25</volScanPct></scanRate>"
+    f"<opt><cId>1</cId><o>P</o><k>48</k><p>2</p><v>0.3</v>{ARRAY}</opt></series></oofPf>"
+)
+TIERED = (
+    SOUND.replace("<exchange>", f"<exchange><futPf><pfId>3</pfId><pfCode>F</pfCode>{month('202403', '20240315', 51)}"
+                                f"{month('202406', '20240615', 52)}{month('202409', '20240915', 53)}</futPf>{OOF}")
+    .replace("<pfLink>", "<pfLink><pfType>FUT</pfType><pfId>3</pfId><sc>1</sc></pfLink><pfLink><pfType>OOF</pfType>"
+                         "<pfId>4</pfId><sc>1</sc></pfLink><pfLink>", 1)
+    .replace("<dSpread>", "<adjRate><val>0.75</val></adjRate>"
+                          "<spotRate><pe>202403</pe><sprd>1</sprd><outr>3</outr></spotRate>"
+                          "<intraTiers><tier><tn>0</tn></tier><tier><tn>1</tn><sPe>202403</sPe><ePe>202406</ePe></tier>"
+                          "<tier><tn>2</tn><sPe>202409</sPe><ePe>202512</ePe></tier></intraTiers>"
+                          "<dSpread><spread>0</spread><chargeMeth>F</chargeMeth><rate><val>20</val></rate>"
+                          "<pLeg><cc>A</cc><pe>202403</pe><rs>A</rs><i>1</i></pLeg>"
+                          "<pLeg><cc>A</cc><pe>202406</pe><rs>B</rs><i>1</i></pLeg></dSpread><dSpread>", 1)
+    .replace("<tn>0</tn><rs>A</rs>", "<tn>1</tn><rs>A</rs>").replace("<tn>0</tn><rs>B</rs>", "<tn>2</tn><rs>B</rs>")
+)  # fmt: skip
+
+
+def test_tiers_months_and_options_on_futures(tmp_path: Path) -> None:
+    """By hand, in deltas of .5: months before tiers, the nearest month of a tier first, near delivery a charge."""
+    found = read(tmp_path, TIERED)
+    names = list(found.contract_id)
+    assert "O 202402 P 48" in names and found.american.sum() == 1
+    at = names.index("O 202402 P 48")
+    # It counts in its future's month, and that future's price is its forward.
+    assert found.arrays.month[at] == "202403" and found.contracts.price[at] == 51
+    assert found.contracts.dividend[at] == found.contracts.rate[at] == 0.05
+    held = [
+        {"F FUT 202403": 4, "F FUT 202406": -2},
+        {"F FUT 202403": 4, "F FUT 202406": -2, "F FUT 202409": -6},
+        {"O 202402 P 48": 4, "F FUT 202406": -4},
+        {"F FUT 202406": -2, "F FUT 202409": 2},
+    ]
+    position = sparse.csr_array(np.array([[one.get(n, 0.0) for n in names] for one in held]))
+    margin = span_margin(position, found.arrays, found.parameters)
+    charges = [[(s.name, s.amount) for s in margin.steps if s.account == a and s.name != "scan"] for a in range(4)]
+    # 1: one spread of the months at 20; 1 delta of March spread and 1 outright: 1 + 3.
+    # 2: that, then 1 delta of tier 1 with 1 of tier 2 at 7; both March deltas are spread: 2. No scan: 4 - 2 - 6 < 0.
+    # 3: an American put's array as published, two deltas against two of June: 2 × 20 + 2 × 1.
+    # 4: tier 1 short, tier 2 long: one spread at 7.
+    assert charges == [
+        [("inter-month", 20.0), ("spot month", 4.0)],
+        [("inter-month", 20.0), ("inter-month", 7.0), ("spot month", 2.0)],
+        [("inter-month", 40.0), ("spot month", 2.0)],
+        [("inter-month", 7.0)],
+    ]
+    np.testing.assert_allclose(margin.risk[:, 0], [2 * 1.5 + 24, 29, 42, 7])
+    np.testing.assert_allclose(margin.maintenance, 0.75 * margin.initial)
 
 
 def test_all_that_is_wrong_is_told_at_once(tmp_path: Path) -> None:

@@ -82,12 +82,12 @@ def complete(moves: Moves, schedule: Schedule) -> tuple[Moves, list[str]]:
             f"the backtest begins at move {schedule.first} of {len(moves.day)} and needs {schedule.window} before it, "
             f"at least {LEAST_HISTORY}; start later, or shorten the window"
         )
-    whole = ~np.isnan(moves.ratio[begin:]).any(axis=0)
+    whole = np.asarray(~np.isnan(moves.ratio[begin:]).any(axis=0))
     if not whole.any():
         raise UsageError(
             "no factor has a move on every day from the first window on; start later, or shorten the window"
         )
-    kept = [n for n, w in zip(moves.name, whole, strict=True) if w]
+    kept = [n for n, w in zip(moves.name, whole.tolist(), strict=True) if w]
     return moves.part(slice(begin, None), kept), [n for n in moves.name if n not in kept]
 
 

@@ -87,12 +87,18 @@ def cboe(chain: Chain, out: BookOut) -> None:
 
 @importers.command()
 def span(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="SPAN risk parameter file (XML, .spn).")], out: BookOut
+    file: Annotated[
+        Path,
+        typer.Argument(metavar="FILE", help="SPAN risk parameter file: XML (.spn) or positional (.pa2); or its .gz."),
+    ],
+    out: BookOut,
+    only: Annotated[str, typer.Option(help="Combined commodities to read of a positional file, with commas.")] = "",
 ) -> None:
     """Futures, options, prices and vols of a SPAN file."""
     from pmvar.io.import_span import import_span
 
-    _print_summary(import_span(file, out=out), then=POSITIONS_NEXT)
+    chosen = [code.strip() for code in only.split(",") if code.strip()]
+    _print_summary(import_span(file, out=out, commodities=chosen), then=POSITIONS_NEXT)
 
 
 @app.command()
@@ -214,6 +220,10 @@ def compare(
     methods: Annotated[str, typer.Option(help="Names, with commas; mc, the yardstick, is always there.")] = (
         "mc,span,tims,deribit,derive,paradex,okx,aevo,isolated,collateral"
     ),
+    span_file: Annotated[
+        Path | None,
+        typer.Option("--span-file", metavar="FILE", help="SPAN file whose own risk arrays are method span."),
+    ] = None,
     paths: Annotated[int | None, typer.Option(help="Number of scenarios.")] = None,
     level: Annotated[float | None, typer.Option(help="Upper tail of the loss, such as 0.99.")] = None,
     horizon: Annotated[str | None, typer.Option(help="Margin period of risk, such as 2d.")] = None,
@@ -226,7 +236,13 @@ def compare(
 
     overrides = {"scenarios": paths, "level": level, "horizon": horizon, "seed": seed}
     summary = compare_book(
-        book, out, methods=methods.split(","), overrides=overrides, table_format=str(table_format), log_json=log_json
+        book,
+        out,
+        methods=methods.split(","),
+        span_file=span_file,
+        overrides=overrides,
+        table_format=str(table_format),
+        log_json=log_json,
     )
     typer.echo(summary)
 

@@ -5,10 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pmvar.cli.progress import progress
 from pmvar.cli.run import keep_compiled
+
+if TYPE_CHECKING:
+    from pmvar.market.snapshot import MarketSnapshot
+    from pmvar.methods.result import Method
 
 
 def compare_book(
@@ -16,11 +20,15 @@ def compare_book(
     out: Path,
     *,
     methods: Sequence[str],
+    span_file: Path | None = None,
     overrides: Mapping[str, Any],
     table_format: str,
     log_json: bool,
 ) -> str:
-    """Margin every account of `book` by every method and publish in `out`; returns what to print."""
+    """Margin every account of `book` by every method and publish in `out`; returns what to print.
+
+    With `span_file` the method span is that file's own: its risk arrays and parameters.
+    """
     from pmvar.io.book import load_book
     from pmvar.io.run import check_writable
     from pmvar.methods.registry import methods_named
@@ -35,7 +43,8 @@ def compare_book(
     scenarios = pmvar.simulate(
         loaded.model, loaded.market, seed=s.seed, n_scenarios=s.scenarios, horizon=s.horizon, sampling=s.sampling
     )
-    chosen = methods_named(methods, loaded.market, loaded.model, scenarios)
+    given = {"span": _published(span_file, loaded.market)} if span_file else {}
+    chosen = methods_named(methods, loaded.market, loaded.model, scenarios, given=given)
     pnl = pmvar.reprice(loaded.portfolio, loaded.market, scenarios, precision=s.precision)
     with progress(log_json=log_json) as advance:
         report = pmvar.compare(pnl, loaded.portfolio, loaded.rules, chosen, notes=loaded.flags, progress=advance)
@@ -49,6 +58,15 @@ def compare_book(
         *(f"{m:<12}{total:>18,.0f}{ratio:>13.2f}{rank:>12.2f}{under:>11,.0f}" for m, total, ratio, rank, under in rows),
         f"report: {Path(out) / 'report.html'}",
     ])  # fmt: skip
+
+
+def _published(file: Path, market: MarketSnapshot) -> Method:
+    """SPAN by the risk arrays of `file`."""
+    from pmvar.io.span_read import read_span
+    from pmvar.methods.span.published import published_span
+
+    found = read_span(file)
+    return published_span(found.contract_id, found.arrays, found.parameters, market)
 
 
 def write_arrays(book: Path, out: Path, *, overrides: Mapping[str, Any]) -> str:

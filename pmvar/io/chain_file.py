@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import csv
-import gzip
 import io
-import zlib
 from pathlib import Path
 
-from pmvar.errors import InputError, Problem, SecurityError
+from pmvar.errors import InputError, Problem
 from pmvar.io.csv_text import decodable
 from pmvar.io.problems import Problems
-from pmvar.io.source import Source
+from pmvar.io.source import Source, unpacked
 from pmvar.io.tables import Schema, Table, parse_csv
 
 MAX_CHAIN = 256 << 20
 """Largest chain in bytes, unpacked: a month of daily snapshots of all coins is 15 MB."""
-_GZIP = b"\x1f\x8b"
 
 
 def read_chain(path: str | Path, schema: Schema, *, layout: str) -> tuple[Table, dict[str, str]]:
@@ -28,7 +25,7 @@ def read_chain(path: str | Path, schema: Schema, *, layout: str) -> tuple[Table,
     file = Path(path)
     source = Source(file.parent)
     content = source.read(file.name)
-    content = decodable(unpacked(content, file=file.name), file=file.name)
+    content = decodable(unpacked(content, file=file.name, most=MAX_CHAIN), file=file.name)
     header = next(csv.reader(io.StringIO(content[: content.find(b"\n") + 1].decode())), [])
     missing = sorted({column.name for column in schema.columns if not column.optional} - set(header))
     if missing:
@@ -40,15 +37,3 @@ def read_chain(path: str | Path, schema: Schema, *, layout: str) -> tuple[Table,
     problems.raise_any()
     assert table is not None, "a table that cannot be read is a problem"
     return table, {"file": file.name, "sha256": source.hashes[file.name]}
-
-
-def unpacked(content: bytes, *, file: str) -> bytes:
-    """`content` without its gzip coat, if it has one; never more than `MAX_CHAIN` bytes."""
-    if content.startswith(_GZIP):
-        try:
-            content = gzip.GzipFile(fileobj=io.BytesIO(content)).read(MAX_CHAIN + 1)
-        except (OSError, EOFError, zlib.error) as error:
-            raise InputError(Problem(f"is not sound gzip: {error}", "supply the whole file", file=file)) from error
-    if len(content) > MAX_CHAIN:
-        raise SecurityError(f"{file}: unpacks to more than the cap of {MAX_CHAIN} bytes")
-    return content

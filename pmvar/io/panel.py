@@ -12,9 +12,9 @@ import pyarrow as pa
 
 from pmvar.calibration.panel import Panel
 from pmvar.errors import InputError, Problem, UsageError
-from pmvar.io.chain_file import unpacked
+from pmvar.io.chain_file import MAX_CHAIN
 from pmvar.io.problems import Problems
-from pmvar.io.source import Source
+from pmvar.io.source import Source, unpacked
 from pmvar.io.tables import Column, Schema, Table, Type, parse_table, read_stream
 from pmvar.io.times import format_day, parse_day
 from pmvar.types import DAY
@@ -48,7 +48,7 @@ def read_panel(
     """
     file = Path(path)
     source, problems = Source(file.parent), Problems()
-    content = unpacked(source.read(file.name), file=file.name)
+    content = unpacked(source.read(file.name), file=file.name, most=MAX_CHAIN)
     name = file.name.removesuffix(".gz")
     table = parse_table(content, file=name, schema_of=lambda t: _kept(t, quantity, assets, name), problems=problems)
     problems.raise_any()

@@ -2,14 +2,34 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
+import io
 import os
+import zlib
 from pathlib import Path
 
 from pmvar.errors import InputError, Problem, SecurityError, StateError
 
 MAX_BYTES = 8 << 30
 """Largest file read, and largest uncompressed table that a Parquet footer may announce."""
+
+_GZIP = b"\x1f\x8b"
+
+
+def unpacked(content: bytes, *, file: str, most: int) -> bytes:
+    """`content` without its gzip coat, if it has one.
+
+    Raises InputError for a coat that is not sound, SecurityError for more than `most` bytes.
+    """
+    if content.startswith(_GZIP):
+        try:
+            content = gzip.GzipFile(fileobj=io.BytesIO(content)).read(most + 1)
+        except (OSError, EOFError, zlib.error) as error:
+            raise InputError(Problem(f"is not sound gzip: {error}", "supply the whole file", file=file)) from error
+    if len(content) > most:
+        raise SecurityError(f"{file}: unpacks to more than the cap of {most} bytes")
+    return content
 
 
 def _identity(stat: os.stat_result) -> tuple[int, ...]:

@@ -1,8 +1,9 @@
-"""read_span: a SPAN 4.00 risk parameter file (XML) to contracts, risk arrays and parameters; strict, and safe.
+"""read_xml: a SPAN 4.00 risk parameter file (XML) to contracts, risk arrays and parameters; strict, and safe.
 
 No DTD, entity or external reference is read; depth and size are capped. What the aggregation does not know is refused
 by name: ignoring it could lower a margin. Element names as in Takasbank's files: `spanFile/pointInTime/clearingOrg/
-{pointDef, ccDef, interSpreads, exchange/{phyPf, futPf, oopPf}}`.
+{pointDef, ccDef, interSpreads, exchange/{phyPf, futPf, oopPf}}`; those that it lacks (`oofPf`, `spotRate`, `pLeg`,
+tiers' `sPe` and `ePe`) as the open parser rpolton/span-for-margin lists them.
 """
 
 from __future__ import annotations
@@ -10,27 +11,31 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from datetime import datetime
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
 
 from pmvar.errors import InputError, Problem, SecurityError
-from pmvar.io.problems import Problems
-from pmvar.io.source import Source
-from pmvar.methods.span.arrays import SpanArrays, SpanContracts
+from pmvar.io.span_file import (
+    FUTURE_OPTION,
+    OPTION,
+    CommodityDraft,
+    ContractDraft,
+    Draft,
+    LegDraft,
+    SpanFile,
+    SpreadDraft,
+    day_or_none,
+    plain,
+)
 from pmvar.methods.span.parameters import (
     DELTA_POINTS,
     POINTS,
     CombinedCommodity,
-    Leg,
     ShortOptionMethod,
     SpanGrid,
-    SpanParameters,
-    Spread,
+    SpotRate,
 )
 
 MAX_DEPTH = 32
@@ -38,61 +43,11 @@ MAX_DEPTH = 32
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,3})?")
 
 
-@dataclass(frozen=True)
-class SpanFile:
-    """What a file says. Contracts in the order of the file."""
-
-    as_of: str
-    """YYYYMMDD."""
-    organisation: str
-    contract_id: np.ndarray
-    """Strings: `XU030 201606 C 86`; futures and physicals without right and strike."""
-    number: np.ndarray
-    """The file's own ids of contracts (`cId`)."""
-    underlying_id: np.ndarray
-    """The contract that an option or future is on; its own id otherwise."""
-    settlement_date: np.ndarray
-    """YYYYMMDD, "" for a physical."""
-    contracts: SpanContracts
-    arrays: SpanArrays
-    """As published, weights of the extreme moves included."""
-    parameters: SpanParameters
-
-
 @dataclass
-class _Contract:
-    """One contract as it is read."""
+class _Reader(Draft):
+    """Drafts contracts and commodities while elements end."""
 
-    name: str
-    portfolio: tuple[str, str]
-    """(type, id) of its product family."""
-    key: tuple[str, str]
-    """(family id, contract id): what an option's underlying refers to."""
-    underlying: tuple[str, str] | None
-    month: str
-    settles: str
-    kind: int
-    numbers: dict[str, float]
-    loss: list[float]
-    delta: float
-
-
-@dataclass
-class _Reader:
-    """Collects contracts, commodities and problems while elements end."""
-
-    file: str
-    problems: Problems = field(default_factory=Problems)
-    contracts: list[_Contract] = field(default_factory=list)
-    commodities: list[tuple[CombinedCommodity, list[tuple[str, str, float]], list[tuple[float, list]]]] = field(
-        default_factory=list
-    )
-    credits: list[tuple[float, list]] = field(default_factory=list)
     grid: SpanGrid | None = None
-    notes: list[str] = field(default_factory=list)
-
-    def refuse(self, where: str, rule: str, fix: str, value: str = "") -> None:
-        self.problems.add(Problem(rule, fix, file=self.file, column=where, value=value[:100]))
 
     def text(self, element: Any, path: str, where: str) -> str:
         """The text of one sub-element; a problem if it is missing, empty or there more than once."""
@@ -117,9 +72,7 @@ class _Reader:
 
     def date(self, text: str, where: str) -> str:
         """A day as YYYYMMDD."""
-        try:
-            datetime.strptime(text, "%Y%m%d")
-        except ValueError:
+        if not day_or_none(text):
             self.refuse(where, "must be a day, YYYYMMDD", "correct it", text)
         return text
 
@@ -166,15 +119,10 @@ class _Reader:
                     f"{where}/{path}", f"only {', '.join(allowed)} is known", "margin this commodity elsewhere", value
                 )
         self.only_deltas(element, where)
-        if element.find("spotRate") is not None:
-            self.refuse(f"{where}/spotRate", "spot month rates of files are not known", "margin it elsewhere")
-        for tier in (*element.findall("intraTiers/tier"), *element.findall("interTiers/tier")):
+        for tier in element.findall("interTiers/tier"):
             if (tier.findtext("tn") or "").strip() != "0":
-                self.refuse(
-                    f"{where}/tier", "tiers by month are not known", "margin it elsewhere", tier.findtext("tn") or ""
-                )
-        if element.find("adjRate") is not None:
-            self.notes.append(f"{name}: adjRate is not applied, initial is maintenance margin")
+                rule = "credits by tier are not known"
+                self.refuse(f"{where}/interTiers", rule, "margin it elsewhere", tier.findtext("tn") or "")
         method = self.text(element, "somMeth", where)
         if method and method not in set(ShortOptionMethod):
             self.refuse(
@@ -195,13 +143,50 @@ class _Reader:
                 f"{where}/somTiers", "one short option minimum is known", "margin it elsewhere", str(len(rates))
             )
         minimum = self.number(rates[0], "val", f"{where}/somTiers", least=0.0) if len(rates) == 1 else 0.0
-        spreads = [self._spread(s, "F", where) for s in element.findall("dSpread")]
-        currency = self.text(element, "currency", where)
         given = CombinedCommodity(
-            name, currency, short_option_minimum=float(np.nan_to_num(minimum)),
-            short_option_method=ShortOptionMethod(method or "GROSS"),
+            name, self.text(element, "currency", where), short_option_minimum=float(np.nan_to_num(minimum)),
+            short_option_method=ShortOptionMethod(method or "GROSS"), spot=self.spot_rates(element, where),
+            maintenance_ratio=self.adjustment(element, where),
         )  # fmt: skip
-        self.commodities.append((given, links, spreads))
+        spreads = [self._spread(s, "F", where) for s in element.findall("dSpread")]
+        self.commodities.append(CommodityDraft(given, links, spreads, self.tiers(element, where)))
+
+    def tiers(self, element: Any, where: str) -> list[tuple[int, str, str]]:
+        """Tiers of spreads between months; tier 0, all of them, apart."""
+        found = []
+        for tier in element.findall("intraTiers/tier"):
+            number = self.number(tier, "tn", f"{where}/intraTiers", least=0.0)
+            if number > 0:
+                for child in tier:
+                    if child.tag not in ("tn", "sPe", "ePe"):
+                        self.refuse(
+                            f"{where}/intraTiers/{child.tag}", "tiers are ranges of months", "write sPe and ePe"
+                        )
+                first, last = (self.text(tier, end, f"{where}/intraTiers") for end in ("sPe", "ePe"))
+                if first > last:
+                    self.refuse(f"{where}/intraTiers", "ends before it starts", "correct it", f"{first} {last}")
+                found.append((int(number), first, last))
+        return found
+
+    def spot_rates(self, element: Any, where: str) -> tuple[SpotRate, ...]:
+        """Charges for deltas near delivery, one for each month."""
+        found = []
+        for rate in element.findall("spotRate"):
+            amounts = [self.number(rate, name, f"{where}/spotRate", least=0.0) for name in ("sprd", "outr")]
+            found.append(SpotRate(self.text(rate, "pe", f"{where}/spotRate"), *amounts))
+        if len({rate.month for rate in found}) < len(found):
+            self.refuse(f"{where}/spotRate", "one rate for each month is known", "keep one of them")
+        return tuple(found)
+
+    def adjustment(self, element: Any, where: str) -> float:
+        """Maintenance margin over risk, the largest `adjRate`: 75% at Takasbank until 2017, when both became equal."""
+        rates = [
+            self.as_number((r.findtext("val") or "").strip(), f"{where}/adjRate") for r in element.findall("adjRate")
+        ]
+        if not all(0 < rate <= 1 for rate in rates):
+            self.refuse(f"{where}/adjRate", "lies in (0, 1]", "margin it elsewhere", ", ".join(map(str, rates)))
+            return 1.0
+        return max(rates, default=1.0)
 
     def only_deltas(self, element: Any, where: str) -> None:
         """Refuse spreads of another kind than of deltas, such as scanning ones."""
@@ -209,32 +194,42 @@ class _Reader:
             if child.tag.lower().endswith("spread") and child.tag != "dSpread":
                 self.refuse(f"{where}/{child.tag}", "only dSpread is known", "margin these commodities elsewhere")
 
-    def _spread(self, element: Any, charge: str, where: str) -> tuple[float, list]:
+    def _spread(self, element: Any, charge: str, where: str) -> SpreadDraft:
         where = f"{where}/dSpread {element.findtext('spread')}"
         method = self.text(element, "chargeMeth", where)
         if method and method != charge:
             self.refuse(f"{where}/chargeMeth", f"only {charge} is known here", "margin it elsewhere", method)
         legs = []
-        for leg in element.findall("tLeg"):
+        for leg in (*element.findall("tLeg"), *element.findall("pLeg")):
             side = self.text(leg, "rs", where)
             if side and side not in "AB":
-                self.refuse(f"{where}/tLeg/rs", "must be A or B", "correct it", side)
-            if (leg.findtext("tn") or "").strip() != "0":
-                self.refuse(f"{where}/tLeg/tn", "tiers by month are not known", "margin it elsewhere")
+                self.refuse(f"{where}/{leg.tag}/rs", "must be A or B", "correct it", side)
+            tier = self.number(leg, "tn", where, least=0.0) if leg.tag == "tLeg" else 0.0
+            month = self.text(leg, "pe", where) if leg.tag == "pLeg" else ""
+            if charge == "W" and (tier != 0 or month):
+                self.refuse(f"{where}/{leg.tag}", "credits by tier or month are not known", "margin it elsewhere")
             ratio = self.number(leg, "i", where, least=1e-12)
-            legs.append((self.text(leg, "cc", where), 1 if side == "A" else -1, ratio))
-        return self.number(element, "rate/val", where, least=0.0), legs
+            commodity = self.text(leg, "cc", where)
+            legs.append(LegDraft(commodity, 1 if side == "A" else -1, ratio, int(np.nan_to_num(tier)), month))
+        return SpreadDraft(self.number(element, "rate/val", where, least=0.0), legs, where)
 
     def family(self, element: Any) -> None:
-        """A phyPf, futPf or oopPf."""
-        kind = {"phyPf": "PHY", "futPf": "FUT", "oopPf": "OOP"}[element.tag]
+        """A phyPf, futPf, oopPf or oofPf."""
+        kind = element.tag[:3].upper()
         code, family = self.text(element, "pfCode", element.tag), self.text(element, "pfId", element.tag)
-        if kind == "OOP":
-            style = (element.findtext("exercise") or "").strip()
-            if style != "EURO":
-                self.refuse(f"oopPf {code}/exercise", "only EURO options are priced", "margin them elsewhere", style)
+        if kind in (OPTION, FUTURE_OPTION):
+            style, valued = ((element.findtext(tag) or "").strip() for tag in ("exercise", "valueMeth"))
+            if style not in ("EURO", "AMER"):
+                self.refuse(f"{element.tag} {code}/exercise", "must be EURO or AMER", "correct it", style)
+            if valued not in ("", "EQTY"):
+                self.refuse(f"{element.tag} {code}/valueMeth", "only options paid at once, EQTY, are known",
+                            "margin them elsewhere", valued)  # fmt: skip
+            if (element.findtext("isVariableTick") or "0").strip() != "0":
+                self.refuse(
+                    f"{element.tag} {code}/isVariableTick", "variable ticks are not known", "margin it elsewhere"
+                )
             for series in element.findall("series"):
-                self._series(series, code, family)
+                self._series(series, code, (kind, family), american=style == "AMER")
             return
         for item in element.findall(element.tag[:3]):
             where = f"{element.tag} {code} {item.findtext('pe')}"
@@ -250,10 +245,10 @@ class _Reader:
             own = [(item.findtext("undC/pfId") or "").strip(), (item.findtext("undC/cId") or "").strip()]
             name = f"{code} {kind} {month}"
             on = (own[0], own[1]) if all(own) else None
-            self._add(item, _Contract(name, (kind, family), key, on, month, settles, 0, numbers, [], 0.0))
+            self._add(item, ContractDraft(name, kind, (kind, family), key, on, month, settles, 0, numbers))
 
-    def _series(self, series: Any, code: str, family: str) -> None:
-        where = f"oopPf {code} {series.findtext('pe')}"
+    def _series(self, series: Any, code: str, family: tuple[str, str], *, american: bool) -> None:
+        where = f"{family[0].lower()}Pf {code} {series.findtext('pe')}"
         month = self.text(series, "pe", where)
         underlying = self.text(series, "undC/pfId", where), self.text(series, "undC/cId", where)
         settles = self.date(self.text(series, "setlDate", where), f"{where}/setlDate")
@@ -261,7 +256,7 @@ class _Reader:
             "time": self.number(series, "t", where, least=0.0),
             "multiplier": self.number(series, "svf", where, least=1e-12),
             "rate": self.number(series, "intrRate/val", where),
-            "dividend": self.number(series, "divRate/val", where),
+            "dividend": self.number(series, "divRate/val", where) if family[0] == OPTION else 0.0,
             "price_scan": self.number(series, "scanRate/priceScan", where, least=0.0),
             "vol_scan": self.number(series, "scanRate/volScanPct", where, least=0.0),
             "scale": self.number(series, "sc", where, least=0.0),
@@ -276,11 +271,12 @@ class _Reader:
                 "value": self.number(option, "p", here, least=0.0),
             }  # fmt: skip
             kind = 1 if right == "C" else -1
-            name = f"{code} {month} {right} {strike:g}"
-            key = family, self.text(option, "cId", here)
-            self._add(option, _Contract(name, ("OOP", family), key, underlying, month, settles, kind, numbers, [], 0.0))
+            name = f"{code} {month} {right} {plain(strike)}"
+            key = family[1], self.text(option, "cId", here)
+            self._add(option, ContractDraft(name, family[0], family, key, underlying, month, settles, kind, numbers,
+                                            american))  # fmt: skip
 
-    def _add(self, element: Any, contract: _Contract) -> None:
+    def _add(self, element: Any, contract: ContractDraft) -> None:
         """With its published array."""
         values = element.findall("ra/a")
         if len(values) != POINTS:
@@ -291,22 +287,20 @@ class _Reader:
         self.contracts.append(contract)
 
 
-def read_span(path: str | Path) -> SpanFile:
-    """The SPAN file at `path`.
+def read_xml(content: bytes, *, file: str) -> SpanFile:
+    """The SPAN file that `content` holds; `file` is its name.
 
-    Raises InputError with every missing or wrong element, SecurityError for a DTD, an entity, nesting or a size that no
-    honest file has.
+    Raises InputError with every missing or wrong element, SecurityError for a DTD, an entity or nesting that no honest
+    file has.
     """
     from defusedxml import DefusedXmlException
     from defusedxml.ElementTree import ParseError, iterparse
 
-    path = Path(path)
-    content = Source(path.parent).read(path.name)
-    reader = _Reader(path.name)
+    reader = _Reader(file)
     head: dict[str, str] = {}
     parts: dict[str, Callable[[Any], None]] = {
         "pointDef": reader.point_def, "ccDef": reader.commodity, "phyPf": reader.family, "futPf": reader.family,
-        "oopPf": reader.family,
+        "oopPf": reader.family, "oofPf": reader.family,
     }  # fmt: skip
     open_tags: list[str] = []
     try:
@@ -314,7 +308,7 @@ def read_span(path: str | Path) -> SpanFile:
             if event == "start":
                 open_tags.append(element.tag)
                 if len(open_tags) > MAX_DEPTH:
-                    raise SecurityError(f"{path.name}: elements nest deeper than {MAX_DEPTH}")
+                    raise SecurityError(f"{file}: elements nest deeper than {MAX_DEPTH}")
                 continue
             open_tags.pop()
             if element.tag in parts:
@@ -330,84 +324,14 @@ def read_span(path: str | Path) -> SpanFile:
             elif open_tags[-1:] in (["pointInTime"], ["clearingOrg"], []):
                 head.setdefault(element.tag, (element.text or "").strip())
     except DefusedXmlException as error:
-        raise SecurityError(f"{path.name}: {type(error).__name__}: a SPAN file needs no DTD and no entities") from error
+        raise SecurityError(f"{file}: {type(error).__name__}: a SPAN file needs no DTD and no entities") from error
     except ParseError as error:
-        raise InputError(
-            Problem(f"is not well-formed XML: {error}", "supply the whole file", file=path.name)
-        ) from error
+        raise InputError(Problem(f"is not well-formed XML: {error}", "supply the whole file", file=file)) from error
     if not reader.grid:
         reader.refuse("pointDef", "is missing or incomplete", "supply the whole file")
     reader.date(head.get("date", ""), "pointInTime/date")
     if "spanFile" not in head:
         reader.refuse("spanFile", "is the root of a SPAN file", "supply a SPAN 4.00 XML file")
     reader.problems.raise_any()
-    return _assembled(reader, head)
-
-
-def _assembled(reader: _Reader, head: dict[str, str]) -> SpanFile:
-    """Contracts with their underlyings' prices, and spreads between commodities that are there."""
     assert reader.grid is not None
-    family: dict[tuple[str, str], tuple[int, float]] = {}
-    for c, (_, links, _) in enumerate(reader.commodities):
-        family |= {(kind, number): (c, scale) for kind, number, scale in links}
-    by_key = {contract.key: contract for contract in reader.contracts if contract.kind == 0}
-    for contract in reader.contracts:
-        if contract.portfolio not in family:
-            reader.refuse(
-                contract.name, "belongs to no combined commodity", "add its pfLink", " ".join(contract.portfolio)
-            )
-        if contract.underlying is not None:
-            if contract.underlying not in by_key:
-                reader.refuse(
-                    contract.name, "its underlying is not in the file", "add it", " ".join(contract.underlying)
-                )
-            elif contract.kind:
-                contract.numbers["price"] = by_key[contract.underlying].numbers["price"]
-    reader.problems.raise_any()
-
-    def column(name: str, default: float = 0.0) -> Float[np.ndarray, " contract"]:
-        return np.array([c.numbers.get(name, default) for c in reader.contracts])
-
-    places = [family[c.portfolio] for c in reader.contracts]
-    kind = np.array([c.kind for c in reader.contracts], dtype=np.int64)
-    contracts = SpanContracts(
-        kind, column("price"), column("strike", np.nan), column("time"), column("vol"), column("rate"),
-        column("dividend"), column("multiplier"), column("price_scan"), column("vol_scan"),
-    )  # fmt: skip
-    scale = column("scale", 1.0) * np.array([s for _, s in places])
-    arrays = SpanArrays(
-        np.array([c for c, _ in places], dtype=np.int64),
-        _texts([c.month for c in reader.contracts]),
-        kind,
-        np.array([c.loss for c in reader.contracts]).reshape(-1, POINTS),
-        np.array([c.delta for c in reader.contracts]) * scale,
-        column("value") * column("multiplier"),
-        np.ones(len(kind)),
-    )
-    index = {given.name: c for c, (given, _, _) in enumerate(reader.commodities)}
-    dropped = [legs for _, legs in reader.credits if not all(name in index for name, _, _ in legs)]
-    if dropped:
-        reader.notes.append(f"{len(dropped)} credits with commodities that the file does not hold are left out")
-
-    def spread(rate: float, legs: list) -> Spread:
-        return Spread(rate, tuple(Leg(index[name], side, ratio) for name, side, ratio in legs))
-
-    commodities = tuple(
-        CombinedCommodity(
-            given.name, given.currency, spreads=tuple(spread(*s) for s in own),
-            short_option_minimum=given.short_option_minimum, short_option_method=given.short_option_method,
-        )
-        for given, _, own in reader.commodities
-    )  # fmt: skip
-    credits = tuple(spread(*c) for c in reader.credits if all(name in index for name, _, _ in c[1]))
-    day, name = head["date"], head.get("ec", "")
-    parameters = SpanParameters(reader.grid, commodities, credits, f"{name} SPAN file of {day}", tuple(reader.notes))
-    on = [by_key[c.underlying].name if c.underlying else c.name for c in reader.contracts]
-    return SpanFile(
-        day, name, _texts([c.name for c in reader.contracts]), _texts([c.key[1] for c in reader.contracts]), _texts(on),
-        _texts([c.settles for c in reader.contracts]), contracts, arrays, parameters,
-    )  # fmt: skip
-
-
-def _texts(values: list[str]) -> np.ndarray:
-    return np.array(values, dtype=object)
+    return reader.finished(reader.grid, head["date"], head.get("ec", ""))

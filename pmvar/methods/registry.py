@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pmvar.errors import UsageError
@@ -22,9 +22,16 @@ FIXED = ("span", "isolated", "collateral")
 
 
 def methods_named(
-    names: Sequence[str], market: MarketSnapshot, model: ModelSpecification, scenarios: ScenarioSet
+    names: Sequence[str],
+    market: MarketSnapshot,
+    model: ModelSpecification,
+    scenarios: ScenarioSet,
+    *,
+    given: Mapping[str, Method] | None = None,
 ) -> list[Method]:
     """The methods of `names`, each once, in their order; a name that ends in `.toml` is a venue's file.
+
+    `given` are methods made already, by name: they stand in for those of the same name.
 
     `mc` and `gross` are always there and skipped. Raises UsageError for a name that is none, InputError for a file that
     breaks a rule.
@@ -36,7 +43,9 @@ def methods_named(
         raise UsageError(f"no method {', '.join(unknown)}: there are {', '.join(known)}, and TOML files of venues")
     made: dict[str, Method] = {}
     for name in names:
-        if name == "span":
+        if name in (given or {}):
+            made[name] = (given or {})[name]
+        elif name == "span":
             made[name] = default_span(market, model, scenarios)
         elif name == "isolated":
             made[name] = lambda portfolio: isolated_margin(portfolio, market)

@@ -30,7 +30,7 @@ class SpanMargin:
     initial: Float[np.ndarray, " account"]
     """Σ initial ratio · risk."""
     maintenance: Float[np.ndarray, " account"]
-    """Σ risk."""
+    """Σ maintenance ratio · risk."""
     steps: tuple[Step, ...]
     """They add up to `initial`."""
 
@@ -114,9 +114,9 @@ def _charge(
 ) -> None:  # fmt: skip
     """A spread between months of commodity `c`: first side A long, then side B."""
     commodity, d = parameters.commodities[c], deltas[c]
-    label = " / ".join("all months" if leg.tier == 0 else f"tier {leg.tier}" for leg in spread.legs)
+    label = " / ".join(leg.months for leg in spread.legs)
     for direction in (1, -1):
-        where = [commodity.in_tier(d.months, leg.tier) for leg in spread.legs]
+        where = [commodity.covers(leg, d.months) for leg in spread.legs]
         sides = [direction * leg.side for leg in spread.legs]
         room = [
             np.maximum(side * d.left, 0.0)[:, own].sum(axis=1) / leg.ratio
@@ -143,14 +143,14 @@ def _credit(
 
     def net(leg: Leg) -> np.ndarray:
         d = deltas[leg.commodity]
-        return d.left[:, parameters.commodities[leg.commodity].in_tier(d.months, leg.tier)].sum(axis=1)
+        return d.left[:, parameters.commodities[leg.commodity].covers(leg, d.months)].sum(axis=1)
 
     for direction in (1, -1):
         room = [np.maximum(direction * leg.side * net(leg), 0.0) / leg.ratio for leg in credit.legs]
         formed = np.min(room, axis=0)
         for leg, name in zip(credit.legs, names, strict=True):
             d, used = deltas[leg.commodity], formed * leg.ratio
-            own = parameters.commodities[leg.commodity].in_tier(d.months, leg.tier)
+            own = parameters.commodities[leg.commodity].covers(leg, d.months)
             side = direction * leg.side
             # Net of the months' other side, which stands against them already.
             available = np.where(own, np.maximum(side * d.left, 0.0), 0.0)
@@ -177,7 +177,8 @@ def _margin(
         )
         _step(steps, commodity.name, "initial ratio", f"{ratio[c]:g}", (ratio[c] - 1) * final[:, c])
     order = sorted(range(len(steps)), key=lambda i: (steps[i].account, steps[i].group))
-    return SpanMargin(final, value, (final * ratio).sum(axis=1), final.sum(axis=1), tuple(steps[i] for i in order))
+    kept = (final * np.array([c.maintenance_ratio for c in parameters.commodities])).sum(axis=1)
+    return SpanMargin(final, value, (final * ratio).sum(axis=1), kept, tuple(steps[i] for i in order))
 
 
 def _step(steps: list[Step], group: str, name: str, label: str, amount: np.ndarray) -> None:

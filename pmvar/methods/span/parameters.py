@@ -85,10 +85,17 @@ class Leg:
     """+1 (A) or −1 (B): opposite sides offset each other, whichever of them is long."""
     ratio: float
     tier: int = 0
+    month: str = ""
+    """Where it is given: that month alone, whatever the tier."""
 
     def __post_init__(self) -> None:
         if self.side not in (1, -1) or not 0 < self.ratio < 1e9 or self.tier < 0:
             raise refused("a leg has side A or B, a positive ratio and a tier", "tLeg", f"{self.side} × {self.ratio}")
+
+    @property
+    def months(self) -> str:
+        """In words."""
+        return self.month or ("all months" if self.tier == 0 else f"tier {self.tier}")
 
 
 @dataclass(frozen=True)
@@ -128,7 +135,9 @@ class CombinedCommodity:
     """In currency, for each short option."""
     short_option_method: ShortOptionMethod = ShortOptionMethod.GROSS
     initial_ratio: float = 1.0
-    """Initial over maintenance margin."""
+    """Initial margin over risk."""
+    maintenance_ratio: float = 1.0
+    """Maintenance margin over risk."""
 
     def __post_init__(self) -> None:
         if not (0 <= self.short_option_minimum < 1e15 and 1 <= self.initial_ratio <= 100):
@@ -136,11 +145,15 @@ class CombinedCommodity:
                 "a short option minimum is ≥ 0, an initial ratio ≥ 1", self.name,
                 f"{self.short_option_minimum}, {self.initial_ratio}",
             )  # fmt: skip
+        if not 0 < self.maintenance_ratio <= 1:
+            raise refused("a maintenance ratio lies in (0, 1]", self.name, str(self.maintenance_ratio))
 
-    def in_tier(self, months: Sequence[str], tier: int) -> np.ndarray:
-        """Which of `months` belong to a tier."""
+    def covers(self, leg: Leg, months: Sequence[str]) -> np.ndarray:
+        """Which of `months` a leg may take deltas of."""
+        if leg.month:
+            return np.array([m == leg.month for m in months], dtype=bool)
         own = dict(self.months)
-        return np.array([tier == 0 or tier in own.get(m, ()) for m in months], dtype=bool)
+        return np.array([leg.tier == 0 or leg.tier in own.get(m, ()) for m in months], dtype=bool)
 
 
 @dataclass(frozen=True)
