@@ -136,7 +136,7 @@ def _digests(table: pa.Table, size: int) -> list[str]:
             continue
         offsets = np.frombuffer(array.buffers()[1], np.int32, len(array) + 1, array.offset * 4)
         texts = array.buffers()[2]
-        parts.append((memoryview(np.diff(offsets).astype("<u4")).cast("B"), edges * 4))
+        parts.append((memoryview(np.diff(offsets).astype("<u4").tobytes()), edges * 4))
         parts.append((memoryview(texts if texts is not None else b""), offsets[edges].astype(np.int64)))
     ranges = [(view, at.tolist()) for view, at in parts]
     found = []
