@@ -96,6 +96,6 @@ def test_another_input_is_not_taken(published: Path, tmp_path: Path) -> None:
     with pytest.raises(AuditError, match=r"spots.csv is not the file that .* was made from"):
         reproduce(published, book=book)
     (book / "market" / "spots.csv").write_text(text)
-    (book / "market" / "dividends.csv").write_text("underlying,ex_date,amount,currency\n")
-    with pytest.raises(AuditError, match=r"dividends.csv is not among the files"):
+    (book / "market" / "stress.csv").write_text("scenario,factor,shock\ndown,BTC:spot,-0.3\n")
+    with pytest.raises(AuditError, match=r"stress.csv is not the file that .* was made from"):
         reproduce(published, book=book)
