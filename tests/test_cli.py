@@ -83,7 +83,8 @@ def content(folder: Path) -> dict[str, bytes]:
 def test_run_publishes_everything(published: Path) -> None:
     """Tables, manifest and report are there, verify, and agree with each other."""
     run = read_run(published)
-    assert {p.name for p in published.iterdir()} == {*(f"{t}.parquet" for t in TABLES), "manifest.json", "report.html"}
+    files = {p.name for p in published.iterdir()}
+    assert files == {*(f"{t}.parquet" for t in TABLES), "chain.parquet", "manifest.json", "report.html"}
     assert run.manifest["settings"]["n_scenarios"] == 4096 and run.manifest["n_accounts"] == 5
     assert run.manifest["book"] == "../book"
     assert run.tables["margins"]["account_id"].tolist() == ["001", "002", "003", "NA", "desk"]

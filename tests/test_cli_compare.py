@@ -33,7 +33,7 @@ def test_compare_with_a_venue_of_ones_own(cli: Cli, tmp_path: Path) -> None:
         "deribit",
         "own",
     ]
-    assert {p.stem for p in (tmp_path / "out").glob("*.parquet")} == set(TABLES)
+    assert {p.stem for p in (tmp_path / "out").glob("*.parquet")} == {*TABLES, "chain"}
     table = pq.read_table(tmp_path / "out" / "comparison.parquet").to_pydict()
     by = {(a, m): x for a, m, x in zip(table["account_id"], table["method"], table["initial_margin"], strict=True)}
     assert all(x == by[a, "deribit"] for (a, m), x in by.items() if m == "own")

@@ -180,7 +180,8 @@ def test_the_yardstick_measures_itself(compared: ComparisonReport) -> None:
 def test_published_whole(compared: ComparisonReport, tmp_path) -> None:
     """All tables, every number finite, and a page that holds all its parts and no reference elsewhere."""
     folder = compared.write(tmp_path / "out")
-    assert {p.name for p in folder.iterdir()} == {*(f"{t}.parquet" for t in TABLES), "report.html", "manifest.json"}
+    files = {p.name for p in folder.iterdir()}
+    assert files == {*(f"{t}.parquet" for t in TABLES), "chain.parquet", "report.html", "manifest.json"}
     text = (folder / "report.html").read_text(encoding="utf-8")
     assert text == render(compared)
     page = Page(text)

@@ -194,9 +194,10 @@ def test_a_part_tile_counts_its_scenarios_alone(rows: tuple[list, list]) -> None
     tiles = np.concatenate([np.asarray(t, dtype=np.float64)[pnl.row] for t in pnl], axis=1)[:, :5_000]
     loss = -(portfolio.quantity @ tiles)
     worst = -np.sort(-loss, axis=1)
-    # Conditioning: sums of up to 130 positions in another order, against losses that are what is left of them.
-    np.testing.assert_allclose(found["expected_shortfall"], worst[:, :50].mean(axis=1), rtol=1e-9)
-    np.testing.assert_allclose(found["value_at_risk"], worst[:, 50], rtol=1e-9)
+    # Conditioning: sums of up to 130 positions in another order; a hedged account's loss is what is left of them.
+    bound = 130 * np.finfo(np.float64).eps * (abs(portfolio.quantity) @ abs(tiles)).max(axis=1)
+    assert np.all(abs(found["expected_shortfall"] - worst[:, :50].mean(axis=1)) <= bound)
+    assert np.all(abs(found["value_at_risk"] - worst[:, 50]) <= bound)
 
 
 OTHER_TILE = """
@@ -241,6 +242,6 @@ def test_devices_and_repetition(tmp_path: Path, user_env: dict[str, str]) -> Non
         command = [sys.executable, "-m", "pmvar", "run", str(book), "--out", str(tmp_path / name), "--paths", "8192"]
         subprocess.run(command, env=env, check=True, capture_output=True)
     files = sorted(read_run(tmp_path / "one").manifest["hashes"]["outputs"])
-    assert files == sorted([*(f"{t}.parquet" for t in TABLES), "report.html"])
+    assert files == sorted([*(f"{t}.parquet" for t in TABLES), "chain.parquet", "report.html"])
     for file in files:
         assert (tmp_path / "four" / file).read_bytes() == (tmp_path / "one" / file).read_bytes(), file
