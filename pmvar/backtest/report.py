@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,8 @@ import numpy as np
 from pmvar.backtest import figures
 from pmvar.backtest.evaluate import SIZE, TABLES
 from pmvar.io.run import write_run
-from pmvar.report import format, summary
+from pmvar.report import summary
+from pmvar.report.page import page
 from pmvar.risk.result import MarginResult
 
 DRAWN = ("all long", "all short")
@@ -35,17 +35,7 @@ class BacktestReport(MarginResult):
 
 def render(result: MarginResult) -> str:
     """The whole report as HTML, without scripts or references elsewhere. Equal results give equal text."""
-    from jinja2 import Environment, StrictUndefined
-    from markupsafe import Markup
-
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    for name in ("fixed", "significant", "money", "compact", "percent", "level", "horizon"):
-        environment.filters[name] = getattr(format, name)
-    environment.filters["safe_figure"] = Markup
-    folder = resources.files("pmvar.report")
-    template = environment.from_string((folder / "backtest.html.j2").read_text(encoding="utf-8"))
-    style = (folder / "report.css").read_text(encoding="utf-8")
-    return template.render(style=Markup(style), **_context(result))
+    return page("backtest.html.j2", **_context(result))
 
 
 def _context(result: MarginResult) -> dict[str, Any]:

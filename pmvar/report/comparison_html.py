@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from pmvar.methods.comparison import MONTE_CARLO, OVER, Verdict
 from pmvar.report import comparison_figures as figures
-from pmvar.report import format, summary
+from pmvar.report import summary
+from pmvar.report.page import page
 
 if TYPE_CHECKING:
     from pmvar.report.comparison_report import ComparisonReport
@@ -20,17 +20,7 @@ LISTED = 8
 
 def render(result: ComparisonReport) -> str:
     """The whole report as HTML, without scripts or references elsewhere. Equal results give equal text."""
-    from jinja2 import Environment, StrictUndefined
-    from markupsafe import Markup
-
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    for name in ("fixed", "significant", "money", "compact", "percent", "level", "moment", "horizon"):
-        environment.filters[name] = getattr(format, name)
-    environment.filters["safe_figure"] = Markup
-    folder = resources.files("pmvar.report")
-    template = environment.from_string((folder / "comparison.html.j2").read_text(encoding="utf-8"))
-    style = (folder / "report.css").read_text(encoding="utf-8")
-    return template.render(style=Markup(style), **_context(result))
+    return page("comparison.html.j2", **_context(result))
 
 
 def _context(result: ComparisonReport) -> dict[str, Any]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from importlib import resources
 from typing import Any
 
 import numpy as np
 
-from pmvar.report import detail, figures, format, summary
+from pmvar.report import detail, figures, summary
 from pmvar.report.account import Account, build_account, column
+from pmvar.report.page import page
 from pmvar.report.stress import stress_table
 from pmvar.risk.result import MarginResult
 
@@ -21,18 +21,7 @@ def render(result: MarginResult) -> str:
 
     Cards are drawn for the accounts of `result.details`. Equal results give equal text.
     """
-    from jinja2 import Environment, StrictUndefined
-    from markupsafe import Markup
-
-    # A str from a table is escaped; only our own style sheet and figures are marked as safe.
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    for name in ("fixed", "significant", "money", "compact", "percent", "level", "move", "moment", "horizon"):
-        environment.filters[name] = getattr(format, name)
-    environment.filters["safe_figure"] = Markup
-    folder = resources.files("pmvar.report")
-    template = environment.from_string((folder / "report.html.j2").read_text(encoding="utf-8"))
-    style = (folder / "report.css").read_text(encoding="utf-8")
-    return template.render(style=Markup(style), **_context(result))
+    return page("report.html.j2", **_context(result))
 
 
 def _context(result: MarginResult) -> dict[str, Any]:
