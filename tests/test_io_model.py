@@ -71,7 +71,7 @@ def write(path: Path, model: ModelSpecification, **options: Any) -> Path:
     return write_book(path, book_toml=small_toml(), tables=tables, model=model, **given)
 
 
-def same(a: ModelSpecification, b: ModelSpecification) -> None:
+def assert_same(a: ModelSpecification, b: ModelSpecification) -> None:
     """To the last bit."""
     for name in ModelSpecification.__dataclass_fields__:
         x, y = getattr(a, name), getattr(b, name)
@@ -92,7 +92,7 @@ def test_every_model_survives(tmp_path, name):
     model = of(name)
     for table_format in ("csv", "parquet"):
         book = load_book(write(tmp_path / table_format, model, table_format=table_format))
-        same(book.model, model)
+        assert_same(book.model, model)
         assert (f"history.{table_format}" in book.input_hashes) == (model.history is not None)
     assert build(book.model, horizon_steps("2d")).dimension() >= 1
 
@@ -102,7 +102,7 @@ def test_the_text_of_a_model_without_history(tmp_path):
     problems = Problems()
     found = read_model(text.encode(), source=Source(tmp_path), problems=problems)
     assert found is not None and not len(problems)
-    same(found, of("kou"))
+    assert_same(found, of("kou"))
     assert "history" not in json.loads(text) and json.loads(text)["sampling"] == SAMPLING
 
 
@@ -128,7 +128,7 @@ def test_times_of_a_history(tmp_path, kind):
         rehash(folder, "history.parquet")
     if kind == "text":
         spoil(folder, lambda lines: lines)
-    same(load_book(folder).model, of("historical"))
+    assert_same(load_book(folder).model, of("historical"))
 
 
 def rehash(folder: Path, file: str) -> None:

@@ -268,12 +268,20 @@ def calibrate(
     ] = None,
     window: Annotated[str | None, typer.Option(help="How far back, such as 4y or 1000d; else all.")] = None,
     assume_vols: Annotated[bool, typer.Option(help="An assumed vol factor where there is no history of vols.")] = True,
+    bayes: Annotated[bool, typer.Option("--bayes", help="Sample the posterior of volatility filters, too.")] = False,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the sampler.")] = 1,
+    override: Annotated[list[str] | None, typer.Option(help="Gate to pass all the same, such as tail-ess.")] = None,
+    log_json: Annotated[bool, typer.Option("--log-json", help="Progress as JSON lines on standard error.")] = False,
 ) -> None:
     """Fit a model to histories of prices and implied vols, and write the model.json that a run uses."""
     from pmvar.cli.calibrate import calibrate_history
 
     chosen = assets.split(",") if assets else None
-    typer.echo(calibrate_history(history, vols, out, model, chosen, as_of, window, assume_vols=assume_vols))
+    summary = calibrate_history(
+        history, vols, out, model, chosen, as_of, window, assume_vols=assume_vols,
+        posterior_seed=seed if bayes else None, overrides=override or [], log_json=log_json,
+    )  # fmt: skip
+    typer.echo(summary)
 
 
 @app.command()

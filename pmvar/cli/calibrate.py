@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pmvar.errors import UsageError
 from pmvar.types import DAY
@@ -29,8 +29,15 @@ def calibrate_history(
     window: str | None,
     *,
     assume_vols: bool,
+    posterior_seed: int | None = None,
+    overrides: Sequence[str] = (),
+    log_json: bool = False,
 ) -> str:
-    """Fit `model` to the panel in `history` and write it at `out`; returns what to print."""
+    """Fit `model` to the panel in `history` and write it at `out`; returns what to print.
+
+    With `posterior_seed` its filters are sampled, too. Raises QualityGate, and writes nothing, where the posterior
+    fails a gate that is not among `overrides`.
+    """
     from pmvar.calibration.calibrate import MissingVols, calibrate, estimate
     from pmvar.cli.run import keep_compiled
     from pmvar.io.atomic import whole_file
@@ -42,13 +49,37 @@ def calibrate_history(
     moves, source, _ = read_moves(history, vols, assets, as_of=as_of, window=window)
     missing = MissingVols.ASSUME if assume_vols else MissingVols.OMIT
     made = calibrate(estimate(moves, model=model), model=model, missing_vols=missing)
+    sampled: dict[str, Any] = {}
+    if posterior_seed is not None:
+        sampled = _sampled(made, out.parent, posterior_seed, overrides, log_json)
     beside = None
     if made.specification.history is not None:
         beside = write_history(out.parent, made.specification, made.history_day, table_format=TableFormat.PARQUET)
-    text = model_json(made.specification, source=source, history=beside)
+    text = model_json(made.specification, source=source, history=beside, extra=sampled)
     with whole_file(out) as temporary:
         temporary.write_text(text, encoding="utf-8")
     return f"{_table(made)}\n{out}: model {model} of {len(made.specification.factors)} factors"
+
+
+def _sampled(made: Calibration, folder: Path, seed: int, overrides: Sequence[str], log_json: bool) -> dict[str, Any]:
+    """The posterior of the model's volatility filters, written into `folder`; its keys of model.json."""
+    from pmvar.calibration.calibrate import FILTERED
+    from pmvar.calibration.diagnostics import gates
+    from pmvar.calibration.posterior import SAMPLER, sample_posterior
+    from pmvar.cli.progress import progress
+    from pmvar.io.posterior_file import write_posterior
+
+    e = made.estimates
+    if e.fit is None:
+        raise UsageError(f"--bayes samples the volatility filters of {', '.join(FILTERED)}; this model has none")
+    with progress(log_json=log_json) as advance:
+        posterior = sample_posterior(
+            e.x, seed=seed, sampler=SAMPLER, progress=lambda done: advance("posterior", done, len(e.factors))
+        )
+    judged = gates(posterior, e.x, names=e.factors).overridden(overrides)
+    judged.require()
+    folder.mkdir(parents=True, exist_ok=True)
+    return {"posterior": write_posterior(folder, posterior, e.factors), **judged.document()}
 
 
 def read_moves(

@@ -93,7 +93,8 @@ def _kept(table: pa.Table, quantity: Quantity, assets: Sequence[str] | None, fil
 
 def _panel(table: Table, assets: Sequence[str] | None) -> Panel:
     """Rows by day, assets as columns."""
-    day = _days(table)
+    time = _time(table)
+    day = np.floor(time / DAY) * DAY
     if set(table.columns) == {"time", "asset", "value"}:
         found = tuple(dict.fromkeys(table["asset"].tolist()))
         column = np.array([found.index(a) for a in table["asset"]], np.int64)
@@ -106,9 +107,12 @@ def _panel(table: Table, assets: Sequence[str] | None) -> Panel:
     wanted = found if assets is None else tuple(assets)
     _check_there(wanted, found, table.file)
     days = np.unique(day)
+    if len(days) < 2:
+        rule = f"a panel has a row for each of at least two days; this one has {format_day(float(days[0]))} alone"
+        raise InputError(Problem(rule, "supply a longer history", file=table.file))
     value = np.full((len(days), len(found)), np.nan)
     # In the order of time, so that the last value of a day stays.
-    order = np.argsort(_time(table)[row], kind="stable")
+    order = np.argsort(time[row], kind="stable")
     order = order[~np.isnan(entries[order])]
     value[np.searchsorted(days, day[row[order]]), column[order]] = entries[order]
     return Panel(days, wanted, value[:, [found.index(a) for a in wanted]])
@@ -133,12 +137,3 @@ def _time(table: Table) -> np.ndarray:
             problems.add(Problem(str(error), fix, file=table.file, row=int(table.row[i]), column="time", value=text))
     problems.raise_any()
     return out
-
-
-def _days(table: Table) -> np.ndarray:
-    """Midnight UTC of each row."""
-    day = np.floor(_time(table) / DAY) * DAY
-    if len(np.unique(day)) < 2:
-        rule = f"a panel has a row for each of at least two days; this one has {format_day(float(day[0]))} alone"
-        raise InputError(Problem(rule, "supply a longer history", file=table.file))
-    return day
