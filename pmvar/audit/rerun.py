@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -68,12 +68,7 @@ def recorded(path: str | Path, *, book: str | Path | None = None) -> Recorded:
     found = load_book(place, overrides={**overrides, "scenarios": settings["n_scenarios"]})
     if more := sorted(set(found.input_hashes) - set(inputs)):
         raise AuditError(f"{place / more[0]} is not among the files that {folder} was made from")
-    return Recorded(run, replace(found, market=with_jumps(found.market, settings)))
-
-
-def with_jumps(market: MarketSnapshot, settings: Mapping[str, Any]) -> MarketSnapshot:
-    """The market with the factors that the run's jump gate quarantined."""
-    return replace(market, quarantined={**market.quarantined, **settings.get("jumps", {})})
+    return Recorded(run, found)
 
 
 def margins_again(

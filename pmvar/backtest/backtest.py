@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from pmvar.backtest.accounts import textbook_accounts, unit_market
 from pmvar.backtest.days import Days, forecast_days
-from pmvar.backtest.evaluate import day_table, evaluate, step_response
-from pmvar.backtest.rolling import Past, Schedule, complete, forecasts
+from pmvar.backtest.evaluate import day_table, evaluate
+from pmvar.backtest.rolling import Past, Schedule, complete
 from pmvar.calibration.panel import Moves
 from pmvar.errors import UsageError
 from pmvar.io.times import format_day
@@ -21,7 +21,7 @@ from pmvar.risk.result import Columns
 from pmvar.types import FactorKind, factor_name
 
 USUAL_VOL = 0.5
-"""Of textbook options where a vol's history gives no level: see `backtest`."""
+"""Per √year, of textbook options whose vol has no level given."""
 
 
 @dataclass(frozen=True)
@@ -62,14 +62,15 @@ def backtest(
 
     Parameters are fitted on the `window` moves before, every `recalibrate` steps; volatility is filtered every day.
     The `accounts` are margined as they are today, on every day; without any, textbook ones over all factors with a
-    complete history (vols at `vol_level`). Raises UsageError where the history is too short, and what `reprice` raises.
+    complete history (vols at `vol_level`, else at `USUAL_VOL`). Raises UsageError where the history is too short, and
+    what `reprice` raises.
     """
     begin = int(np.searchsorted(moves.day, first))
     kept, left = complete(moves, Schedule(begin, horizon, window, recalibrate))
     schedule = Schedule(window, horizon, window, recalibrate)
     chosen = _textbook(kept, vol_level or {}) if accounts is None else accounts
     past, n = Past(kept), len(schedule.starts(len(kept.day)))
-    found, steps = [], {}
+    found = []
     for model in models:
         done = 0
 
@@ -84,8 +85,6 @@ def backtest(
                 n_scenarios=n_scenarios, seed=seed, advance=advance,
             )
         )  # fmt: skip
-        first_known = next(forecasts(past, schedule, model=model)).specification
-        steps[model] = step_response(first_known, window=window, recalibrate=recalibrate)
     days, notes = _sound(found)
     if left:
         notes.append(f"left out, without a move on every day from the first window on: {', '.join(left)}")
@@ -95,7 +94,7 @@ def backtest(
         "n_scenarios": n_scenarios, "seed": seed, "base_currency": chosen.market.base_currency,
         "factors": list(kept.name), "steps_per_year": kept.steps_per_year,
     }  # fmt: skip
-    tables = evaluate(days, chosen.account_class, level=level, steps=steps) | {"days": day_table(days)}
+    tables = evaluate(days, chosen.account_class, schedule, level=level) | {"days": day_table(days)}
     return Backtest(tuple(days), tables, settings, tuple(notes))
 
 
@@ -117,10 +116,11 @@ def _sound(found: list[Days]) -> tuple[list[Days], list[str]]:
     if not sound.all():
         names = ", ".join(map(str, found[0].account_id[~sound][:10]))
         notes.append(f"{int((~sound).sum())} accounts are left out, their VaR was not positive on every day: {names}")
+    kept = {"loss", "value_at_risk", "expected_shortfall", "probability"}
     return [
-        Days(
-            d.model, d.account_id[sound], d.day, d.loss[:, sound], d.value_at_risk[:, sound],
-            d.expected_shortfall[:, sound], d.probability[:, sound], d.tail_sum[sound], d.tail_count[sound],
+        replace(
+            d, account_id=d.account_id[sound], tail_sum=d.tail_sum[sound], tail_count=d.tail_count[sound],
+            **{name: getattr(d, name)[:, sound] for name in kept},
         )
         for d in found
     ], notes  # fmt: skip

@@ -40,10 +40,12 @@ class Days:
     expected_shortfall: Float[np.ndarray, "period account"]
     probability: Float[np.ndarray, "period account"]
     """That the model gave to a loss of at most the one that came: uniform under a right model."""
+    first: ModelSpecification
+    """The model of the first period."""
     tail_sum: Float[np.ndarray, "account simulation"]
-    """Σ L/ES·1{L > VaR} over the periods, L drawn from the model's law of each: what Z₁ and Z₂ are made of."""
+    """`shortfall.tail_sums` of losses drawn from the model's law of each period."""
     tail_count: Float[np.ndarray, "account simulation"]
-    """Σ 1{L > VaR}."""
+    """The numbers of their breaches."""
 
 
 def realised_losses(
@@ -114,10 +116,12 @@ def forecast_days(
     var, es, probability = (np.empty((n, accounts)) for _ in range(3))
     tail_sum, tail_count = np.zeros((accounts, SIMULATED)), np.zeros((accounts, SIMULATED))
     came: np.ndarray | None = None
+    first: ModelSpecification | None = None
     law: _Law | None = None
     for i, forecast in enumerate(forecasts(past, schedule, model=model)):
         if came is None:
-            came = realised_losses(past, schedule, portfolio, market, forecast.specification)
+            first = forecast.specification
+            came = realised_losses(past, schedule, portfolio, market, first)
         if law is None or not law.holds(forecast):
             law = _Law(forecast, portfolio, market, schedule.horizon, level, n_scenarios, seed)
         var[i], es[i] = law.value_at_risk, law.expected_shortfall
@@ -127,9 +131,9 @@ def forecast_days(
         tail_sum += np.where(beyond, drawn / es[i][:, None], 0.0)
         tail_count += beyond
         advance()
-    assert came is not None, "a schedule has at least one period"
+    assert came is not None and first is not None, "a schedule has at least one period"
     day = past.moves.day[np.array(starts) + schedule.horizon - 1]
-    return Days(model, portfolio.account_id, day, came, var, es, probability, tail_sum, tail_count)
+    return Days(model, portfolio.account_id, day, came, var, es, probability, first, tail_sum, tail_count)
 
 
 class _Law:

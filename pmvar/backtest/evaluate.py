@@ -13,9 +13,12 @@ from jaxtyping import Float
 from pmvar.backtest.coverage import conditional_coverage, kupiec, kupiec_power, traffic_light
 from pmvar.backtest.days import Days
 from pmvar.backtest.metrics import RISE_DAYS, margin_metrics
+from pmvar.backtest.rolling import Schedule
 from pmvar.backtest.score import diebold_mariano, fz0_score
+from pmvar.backtest.shortfall import first_statistic, second_statistic, simulated_p_value, tail_sums
 from pmvar.calibration.calibrate import FILTERED
 from pmvar.io.times import format_day
+from pmvar.models.garch import EWMA_DECAY
 from pmvar.models.specification import ModelSpecification
 from pmvar.risk.result import Columns
 from pmvar.types import FactorKind
@@ -56,16 +59,16 @@ class Verdict(StrEnum):
 
 
 def evaluate(
-    days: Sequence[Days], account_class: Mapping[str, str], *, level: float, steps: Mapping[str, Sequence[float]]
+    days: Sequence[Days], account_class: Mapping[str, str], schedule: Schedule, *, level: float
 ) -> dict[str, Columns]:
-    """All tables but `days`, whose rows `day_table` gives. `steps` are the answers of each model to a doubled
-    volatility after `STEP_DAYS`."""
+    """All tables but `days`, whose rows `day_table` gives."""
     accounts = [row for d in days for row in _accounts(d, account_class, level)]
     classes = [row for d in days for row in _classes([r for r in accounts if r["model"] == d.model])]
     models = []
     for d in days:
         own = [r for r in accounts if r["model"] == d.model]
         rejected = [r["account_class"] for r in classes if r["model"] == d.model and r["verdict"] == Verdict.REJECTED]
+        steps = step_response(d.first, window=schedule.window, recalibrate=schedule.recalibrate)
         models.append({
             "model": d.model,
             "verdict": Verdict.REJECTED if rejected else Verdict.KEPT,
@@ -74,7 +77,7 @@ def evaluate(
             "conditional_rejected": _share(own, "conditional_p"),
             "max_rise_20": _mean(own, "max_rise_20"),
             "peak_to_trough": _mean(own, "peak_to_trough"),
-            **{f"step_{n}": s for n, s in zip(STEP_DAYS, steps[d.model], strict=True)},
+            **{f"step_{n}": s for n, s in zip(STEP_DAYS, steps, strict=True)},
             "score": _mean(own, "score"),
             "power": kupiec_power(2 * (1 - level), len(d.day), level=level, size=SIZE),
         })  # fmt: skip
@@ -120,7 +123,7 @@ def step_response(specification: ModelSpecification, *, window: int, recalibrate
         row = specification.state["filter"][f.name]
         if f.kind is not FactorKind.SPOT:
             continue
-        a, b = (row["alpha"] + row["gamma"] / 2, row["beta"]) if "alpha" in row else (0.03, 0.97)
+        a, b = (row["alpha"] + row["gamma"] / 2, row["beta"]) if "alpha" in row else (1 - EWMA_DECAY, EWMA_DECAY)
         ratio = [1.0]
         for _ in range(max(STEP_DAYS)):
             ratio.append((1 - a - b) + 4 * a + b * ratio[-1])
@@ -131,17 +134,17 @@ def step_response(specification: ModelSpecification, *, window: int, recalibrate
 def _accounts(d: Days, account_class: Mapping[str, str], level: float) -> list[dict[str, Any]]:
     n = len(d.day)
     breach = d.loss > d.value_at_risk
-    ratio = d.loss / d.expected_shortfall
     score = _scores(d, level)
     rows = []
     for i, account in enumerate(d.account_id):
         count = int(breach[:, i].sum())
         found = margin_metrics(d.loss[:, i], d.expected_shortfall[:, i])
-        tail = float(ratio[breach[:, i], i].sum())
-        z2, z2_p = _test(1 - tail / (n * (1 - level)), 1 - d.tail_sum[i] / (n * (1 - level)))
-        some = d.tail_count[i] > 0
+        total, _ = tail_sums(d.loss[:, i], d.value_at_risk[:, i], d.expected_shortfall[:, i])
+        z2 = float(second_statistic(total, n, level))
+        z2_p = simulated_p_value(z2, second_statistic(d.tail_sum[i], n, level))
         # Without a breach nothing can be said of their size, and nothing is held against it.
-        z1, z1_p = _test(1 - tail / count, 1 - d.tail_sum[i][some] / d.tail_count[i][some]) if count else (0.0, 1.0)
+        z1 = float(first_statistic(total, np.asarray(count))) if count else 0.0
+        z1_p = simulated_p_value(z1, first_statistic(d.tail_sum[i], d.tail_count[i])) if count else 1.0
         p = {
             "kupiec_p": kupiec(count, n, level=level).p_value,
             "conditional_p": conditional_coverage(breach[:, i], level=level).p_value,
@@ -200,11 +203,6 @@ def _scores(d: Days, level: float) -> Float[np.ndarray, "period account"]:
         for i in range(len(d.account_id))
     ]
     return np.stack(columns, axis=1)
-
-
-def _test(found: float, simulated: Float[np.ndarray, " simulation"]) -> tuple[float, float]:
-    """A statistic, and the share of simulations as low."""
-    return found, float((1 + np.sum(simulated <= found)) / (1 + len(simulated)))
 
 
 def _columns(rows: list[dict[str, Any]], names: tuple[str, ...]) -> Columns:
