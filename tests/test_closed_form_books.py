@@ -56,7 +56,7 @@ def margins(
     return margin_report(pnl, held, MarginRules(level=level), greeks=False).tables
 
 
-def close(tables: Tables, account: str, var: float, es: float) -> None:
+def assert_close(tables: Tables, account: str, var: float, es: float) -> None:
     """VaR and ES of an account inside four reported standard errors of the truth."""
     m = tables["margins"]
     row = list(m["account_id"]).index(account)
@@ -112,7 +112,7 @@ def test_linear_book(nu, level, var, es):
         for e, s in zip(EXPOSURE, SIGMA, strict=True)
     ]
     for account in positions:
-        close(tables, account, var, es - sum(spared) * (account == "long"))
+        assert_close(tables, account, var, es - sum(spared) * (account == "long"))
         mine = parts["account_id"] == account
         assert list(parts["instrument_id"][mine]) == ["A", "B"]
         share = parts["component_es"][mine]
@@ -140,7 +140,7 @@ def test_concentration_raises_the_margin():
     for account, positions in held.items():
         k = len(positions)
         sd = gross * sigma * np.sqrt((1 + (k - 1) * rho) / k)
-        close(tables, account, sd * var, sd * es)
+        assert_close(tables, account, sd * var, sd * es)
     by_name = dict(zip(tables["margins"]["account_id"], tables["margins"]["initial_margin"], strict=True))
     assert by_name["10"] < by_name["5"] < by_name["2"] < by_name["1"]
 
@@ -181,7 +181,7 @@ def test_short_call(precision):
         horizon="1d", drift=Drift.FORWARD, precision=precision,
     )  # fmt: skip
     for account in ("linear", "inverse"):
-        close(tables, account, 3.68956390, 4.39622540)
+        assert_close(tables, account, 3.68956390, 4.39622540)
 
 
 # ---- ten assets: Glasserman, Heidelberger and Shahabuddin (2002) -----------------------------------------------------
@@ -242,7 +242,7 @@ def test_ten_assets_normal():
     """Ten independent assets, additive normal moves of 6%, options revalued .04 years on."""
     tables = ghs_tables(None, 0.99)
     for name, (var, es) in NORMAL.items():
-        close(tables, name, var, es)
+        assert_close(tables, name, var, es)
 
 
 @pytest.mark.parametrize(("level", "column"), [(0.99, 0), (0.975, 1)])
@@ -250,7 +250,7 @@ def test_ten_assets_t5(level, column):
     """The same under a t with five degrees of freedom, one mixing variable for all ten."""
     tables = ghs_tables(5.0, level)
     for name, figures in T5.items():
-        close(tables, name, *figures[column])
+        assert_close(tables, name, *figures[column])
 
 
 def test_the_short_call_by_quadrature():

@@ -1,5 +1,7 @@
 """Rolling backtests: nothing of tomorrow is known, losses are the engine's, right models are kept, wrong ones not."""
 
+import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,9 +15,17 @@ from pmvar.backtest.backtest import backtest
 from pmvar.backtest.days import Days, realised_losses
 from pmvar.backtest.evaluate import STEP_DAYS, TABLES, Verdict, evaluate, step_response
 from pmvar.backtest.rolling import Past, Schedule, complete, forecasts
+from pmvar.calibration import posterior
 from pmvar.calibration.panel import Moves
 from pmvar.errors import InputError, UsageError
+from pmvar.io.model_file import read_model
+from pmvar.io.problems import Problems
+from pmvar.io.source import Source
+from pmvar.models import build
+from pmvar.models.predictive import PredictiveModel
 from pmvar.types import DAY
+from tests.books import small_book
+from tests.markets import specification
 from tests.test_calibrate import moves_of, t_moves
 from tests.test_cli import Cli, cli
 
@@ -123,14 +133,15 @@ def days(scale: float, n: int = 1_000, k: int = 6, level: float = 0.99) -> Days:
     tail_sum, tail_count = np.where(beyond, drawn / es.T[:, :, None], 0).sum(axis=1), beyond.sum(axis=1).astype(float)
     names = np.array([f"a{i}" for i in range(k)], dtype=object)
     day = DAY * np.arange(float(n))
-    return Days(f"×{scale:g}", names, day, loss, var, es, stats.norm.cdf(loss / scale), tail_sum, tail_count)
+    first = specification({"A:spot": 0.02})
+    return Days(f"×{scale:g}", names, day, loss, var, es, stats.norm.cdf(loss / scale), first, tail_sum, tail_count)
 
 
 def test_the_true_law_is_kept_and_a_low_margin_rejected():
     """At four fifths of the true deviation a loss exceeds the VaR three times as often as it should."""
     given = [days(1.0), days(0.8), days(1.5)]
     account_class = {"a0": "x", "a1": "x", "a2": "x"}
-    tables = evaluate(given, account_class, level=0.99, steps={d.model: (1.0, 1.0, 1.0) for d in given})
+    tables = evaluate(given, account_class, Schedule(0), level=0.99)
     verdict = dict(zip(tables["models"]["model"], tables["models"]["verdict"], strict=True))
     assert verdict == {"×1": Verdict.KEPT, "×0.8": Verdict.REJECTED, "×1.5": Verdict.REJECTED}
     low = tables["accounts"]["model"] == "×0.8"
@@ -155,12 +166,18 @@ def test_the_step_of_a_filter():
     np.testing.assert_allclose(step_response(still, window=WINDOW, recalibrate=5), [1, np.sqrt(1.05), np.sqrt(1.2)])
 
 
+def write_panel(path: Path, n: int, value: np.ndarray, names: tuple[str, ...]) -> Path:
+    """Daily values from the first of 2023 on, a column for each name."""
+    lines = [
+        f"{np.datetime64('2023-01-01') + i},{','.join(map(repr, row))}" for i, row in enumerate(value[:n].tolist())
+    ]
+    path.write_text("\n".join([f"date,{','.join(names)}", *lines]) + "\n")
+    return path
+
+
 def test_the_commands(cli: Cli, tmp_path: Path):
     """calibrate writes a model, backtest a report; wrong dates and models are refused with nothing written."""
-    price = 100 * np.cumprod(history(360).ratio[:, :2], axis=0)
-    lines = [f"{np.datetime64('2023-01-01') + i},{a!r},{b!r}" for i, (a, b) in enumerate(price.tolist())]
-    panel = tmp_path / "prices.csv"
-    panel.write_text("\n".join(["date,A,B", *lines]) + "\n")
+    panel = write_panel(tmp_path / "prices.csv", 360, 100 * np.cumprod(history(360).ratio[:, :2], axis=0), ("A", "B"))
     done = cli("calibrate", panel, "--model", "t-garch", "--out", tmp_path / "model.json", "--as-of", "2023-12-01")
     assert done.code == 0, done.err
     assert "A:spot" in done.out and "model t-garch of 4 factors" in done.out
@@ -178,3 +195,42 @@ def test_the_commands(cli: Cli, tmp_path: Path):
     ):
         refused = cli("calibrate", panel, *arguments)
         assert refused.code == 2 and words in refused.err and not (tmp_path / "no.json").exists()
+
+
+def test_a_book_is_margined_on_every_day(cli: Cli, tmp_path: Path):
+    """Options, futures and balances of a book, by histories of prices and vols; a vol without one is named."""
+    book = small_book(tmp_path / "book")
+    ratio = np.column_stack([t_moves(n=330, seed=5), t_moves(n=330, seed=6)])
+    ratio = np.where(ratio > 0, 1 + ratio, np.exp(ratio))
+    coins = ("BTC", "ETH")
+    prices = write_panel(tmp_path / "p.csv", 330, 1000 * np.cumprod(ratio[:, [0, 3]], axis=0), coins)
+    vols = write_panel(tmp_path / "v.csv", 330, 0.6 * np.cumprod(1 + (ratio[:, [1, 4]] - 1) / 50, axis=0), coins)
+    options = ("--model", "t", "--from", "2023-11-01", "--window", "300", "--paths", "2048", "--book", book)
+    done = cli("backtest", prices, *options, "--vols", vols, "--out", tmp_path / "bt")
+    assert done.code == 0, done.err
+    table = pq.read_table(tmp_path / "bt" / "accounts.parquet").to_pydict()
+    assert set(table["account_class"]) == {"book"} and len(table["account_id"]) >= 4
+    refused = cli("backtest", prices, *options, "--out", tmp_path / "no")
+    assert refused.code == 3 and "cannot be valued" in refused.err and not (tmp_path / "no").exists()
+
+
+def test_a_posterior_that_fails_its_gates_is_refused(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Sixty draws are too few: the message says so and what to do, nothing is written; by name it is, with the
+    override in the file, and the model is predictive."""
+    monkeypatch.setattr(posterior, "SAMPLER", posterior.Sampler(chains=2, warmup=60, draws=60, max_tree_depth=5))
+    panel = write_panel(tmp_path / "p.csv", 300, 100 * np.cumprod(history(300).ratio[:, :1], axis=0), ("A",))
+    command = ("calibrate", panel, "--model", "t-garch", "--bayes", "--out", tmp_path / "m" / "model.json")
+    refused = cli(*command)
+    assert refused.code == 4 and "too few independent draws: sample longer" in refused.err
+    assert "--override bulk-ess" in refused.err and not (tmp_path / "m").exists()
+    failed = re.findall(r"--override (\S+)", refused.err)
+    done = cli(*command, *(word for name in failed for word in ("--override", name)))
+    assert done.code == 0, done.err
+    content = (tmp_path / "m" / "model.json").read_bytes()
+    document, problems = json.loads(content), Problems()
+    assert document["overrides"] == failed and not document["gates"]["bulk-ess"]["passed"]
+    model = read_model(content, source=Source(tmp_path / "m"), problems=problems)
+    problems.raise_any()
+    assert model is not None and model.posterior is not None and isinstance(build(model, 1.0), PredictiveModel)
+    refused = cli("calibrate", panel, "--model", "t", "--bayes", "--out", tmp_path / "no.json")
+    assert refused.code == 2 and "t-garch" in refused.err
