@@ -233,14 +233,31 @@ def test_another_tile(tmp_path: Path, user_env: dict[str, str]) -> None:
         np.testing.assert_allclose(own[name], other[name], rtol=1e-12)
 
 
+SPREAD = """
+import atexit, sys
+from pmvar.cli import main
+from pmvar.valuation.store import TileStore
+own, seen = TileStore.device, set()
+def watched(store, index):
+    tile = own(store, index)
+    seen.update(tile.devices())
+    return tile
+TileStore.device = watched
+atexit.register(lambda: print(len(seen), "devices", file=sys.stderr))
+main()
+"""
+
+
 @pytest.mark.slow
 def test_devices_and_repetition(tmp_path: Path, user_env: dict[str, str]) -> None:
-    """Two processes, one of them with four devices, write the same bytes of every table and of report.html."""
+    """Two processes, one of them with its tiles on two of four devices, write the same bytes of every table and of
+    report.html."""
     book = small_book(tmp_path / "book")
     four = user_env | {"XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
-    for name, env in (("one", user_env), ("four", four)):
-        command = [sys.executable, "-m", "pmvar", "run", str(book), "--out", str(tmp_path / name), "--paths", "8192"]
-        subprocess.run(command, env=env, check=True, capture_output=True)
+    for name, env, n_devices in (("one", user_env, 1), ("four", four, 2)):
+        command = [sys.executable, "-c", SPREAD, "run", str(book), "--out", str(tmp_path / name), "--paths", "8192"]
+        done = subprocess.run(command, env=env, check=True, capture_output=True, text=True)
+        assert f"{n_devices} devices" in done.stderr
     files = sorted(read_run(tmp_path / "one").manifest["hashes"]["outputs"])
     assert files == sorted([*(f"{t}.parquet" for t in TABLES), "chain.parquet", "report.html"])
     for file in files:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -67,7 +69,17 @@ class ProfitAndLoss:
         return self._checked(self._tile(self.plan.layout.world(index)), index)
 
     def __iter__(self) -> Iterator[Float[Array, "row scenario"]]:
-        return (self.tile(i) for i in range(self.scenarios.n_tiles))
+        """Tiles in order, each on its own device (see `tile_device`): all devices work at once."""
+        under_way: deque[Float[Array, "row scenario"]] = deque()
+        n = self.scenarios.n_tiles
+        for i in range(n):
+            for ahead in range(i + len(under_way), min(i + len(jax.local_devices()), n)):
+                device = tile_device(ahead)
+                with jax.default_device(device):
+                    tile = self._tile(self.plan.layout.world(ahead))
+                # Where it is already, but what reads it will not move it now.
+                under_way.append(jax.device_put(tile, device))
+            yield self._checked(under_way.popleft(), i)
 
     def attribution(self, index: int) -> dict[FactorKind, Float[Array, "row scenario"]]:
         """P&L of a tile with only the prices moving, and with only the vols moving."""
@@ -98,6 +110,14 @@ class ProfitAndLoss:
                 "--precision float64"
             )
         return tile
+
+
+def tile_device(index: int) -> Any:
+    """Where tile `index` is priced and kept: scenarios are spread over the devices of this process, tile by tile.
+
+    A tile is the same program wherever it runs, and what is summed over tiles is summed on the host, in order."""
+    devices = jax.local_devices()
+    return devices[index % len(devices)]
 
 
 def _some(names: np.ndarray) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from pmvar.types import PATH_TILE
-from pmvar.valuation.reprice import ProfitAndLoss
+from pmvar.valuation.reprice import ProfitAndLoss, tile_device
 
 STRIP = 64
 """Scenarios that stand together: a strip of a thousand instruments fits a core's cache while accounts are summed."""
@@ -54,14 +54,14 @@ class TileStore:
         return self._tiles.dtype
 
     def device(self, index: int) -> Float[Array, "strip row path"]:
-        """Tile `index` as a JAX array; on a CPU without a copy."""
-        if jax.default_backend() == "cpu":
+        """Tile `index` as a JAX array on its `tile_device`; on a CPU without a copy."""
+        if jax.default_backend() == "cpu" and jax.local_device_count() == 1:
             return jax.dlpack.from_dlpack(self._tiles[index])
         return self._on_device[index]
 
     @cached_property
     def _on_device(self) -> list[Array]:
-        return [jax.device_put(tile) for tile in self._tiles]
+        return [jax.device_put(tile, tile_device(i)) for i, tile in enumerate(self._tiles)]
 
     def rows(self, rows: Int[np.ndarray, " n"]) -> Float[np.ndarray, "n scenario"]:
         """Whole rows over all scenarios, in the store's dtype."""
