@@ -204,7 +204,7 @@ def test_faults_of_a_history_name_the_row(tmp_path, change, row, column, rule):
         ({"file": "a\\history.csv", "sha256": ""}, "history.file", "beside model.json"),
         ({"file": "history.txt", "sha256": ""}, "history.file", "beside model.json"),
         ({"file": "history.parquet", "sha256": ""}, "history.file", "the file beside model.json is history.csv"),
-        ({"file": "past.csv", "sha256": ""}, "", "exactly one of past.csv and past.parquet must exist"),
+        ({"file": "past.csv", "sha256": ""}, "", "exactly one of past.csv, past.parquet and past.sql must exist"),
         ({"file": "history.csv", "sha256": "0" * 64}, "history.sha256", "not the file that the model was made with"),
         ([], "history", "must be dict"),
     ],

@@ -214,12 +214,13 @@ def test_unknown_missing_and_repeated_columns(tmp_path: Path) -> None:
 
 
 def test_exactly_one_of_csv_and_parquet(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="exactly one of positions.csv and positions.parquet.*supply one"):
+    rule = "exactly one of positions.csv, positions.parquet and positions.sql"
+    with pytest.raises(InputError, match=f"{rule}.*supply one"):
         attempt(tmp_path)[1].raise_any()
     assert not len(attempt_optional(tmp_path))
     (tmp_path / "positions.csv").write_text(f"{HEADER}a,x,1\n")
     pq.write_table(pa.table({"account_id": ["a"]}), tmp_path / "positions.parquet")
-    with pytest.raises(InputError, match="exactly one of positions.csv and positions.parquet.*remove one"):
+    with pytest.raises(InputError, match=f"{rule}.*remove all but one"):
         attempt(tmp_path)[1].raise_any()
 
 

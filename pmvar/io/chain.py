@@ -60,7 +60,7 @@ def chain_of(file: Path, schema: pa.Schema, *, per_block: int | None = None) -> 
         first: list[str] = []
         digest: list[str] = []
         rows = 0
-        for part in _in_blocks(_batches(file, schema), size, schema):
+        for part in _in_blocks(batches(file, schema), size, schema):
             names = part["account_id"].take(np.arange(0, len(part), size)).to_pylist() if _has_accounts(schema) else []
             first += names or [f"row {rows + i + 1}" for i in range(0, len(part), size)]
             digest += _digests(part, size)
@@ -87,7 +87,8 @@ def _has_accounts(schema: pa.Schema) -> bool:
     return "account_id" in schema.names
 
 
-def _batches(file: Path, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+def batches(file: Path, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+    """A published table, CSV or Parquet, some rows at a time. Raises ValueError where its columns are others."""
     if file.suffix == ".parquet":
         with pq.ParquetFile(file, page_checksum_verification=True) as stored:
             if stored.schema_arrow.names != schema.names or stored.schema_arrow.types != schema.types:
@@ -106,13 +107,13 @@ def _batches(file: Path, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
 def _count(file: Path, schema: pa.Schema) -> int:
     if file.suffix == ".parquet":
         return pq.read_metadata(file).num_rows
-    return sum(len(batch) for batch in _batches(file, schema))
+    return sum(len(batch) for batch in batches(file, schema))
 
 
-def _in_blocks(batches: Iterable[pa.RecordBatch], size: int, schema: pa.Schema) -> Iterator[pa.Table]:
+def _in_blocks(parts: Iterable[pa.RecordBatch], size: int, schema: pa.Schema) -> Iterator[pa.Table]:
     """The same rows in tables of whole blocks, of which only the last of all may be short."""
     held = schema.empty_table()
-    for batch in batches:
+    for batch in parts:
         held = pa.concat_tables([held, pa.Table.from_batches([batch]).cast(schema)])
         whole = len(held) // size * size
         if whole >= BATCH or (whole and size == 1):

@@ -18,7 +18,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pmvar.errors import InputError, Problem, SecurityError
-from pmvar.io.csv_text import read_csv
+from pmvar.io.csv_text import decodable, read_csv
+from pmvar.io.database import read_query
 from pmvar.io.problems import SHOWN, Problems
 from pmvar.io.source import MAX_BYTES, Source
 from pmvar.io.times import format_time, parse_time
@@ -67,6 +68,9 @@ class Column:
     """A prefix that names of this column may not have."""
     fix: str = ""
 
+
+ENDS = (".csv", ".parquet", ".sql")
+"""Of the files that a table may stand in."""
 
 TIMES = frozenset({"time", "expiry", "maturity", "ex_date"})
 """Columns that hold times, shown in errors as they are written."""
@@ -352,6 +356,28 @@ def _read_parquet(content: bytes, *, file: str) -> pa.Table:
         raise InputError(Problem(rule, "write the file anew", file=file)) from error
 
 
+def _read_parts(source: Source, file: str) -> pa.Table:
+    """A Parquet file, or all in a folder, one after the other."""
+    folder = source.folder / file
+    if not folder.is_dir():
+        return _read_parquet(source.read(file), file=file)
+    names = sorted(p.relative_to(source.folder).as_posix() for p in folder.rglob("*.parquet"))
+    parts = [_read_parquet(source.read(name), file=name) for name in names]
+    if sum(part.nbytes for part in parts) > MAX_BYTES:
+        raise SecurityError(f"{file}: its parts together are above the cap of {MAX_BYTES} bytes")
+    for name, part in zip(names, parts, strict=True):
+        if part.schema.names != parts[0].schema.names:
+            rule = f"has other columns than {names[0]}: {', '.join(part.schema.names)}"
+            raise InputError(Problem(rule, "write the parts alike", file=name))
+    if not parts:
+        raise InputError(Problem("holds no .parquet file", "supply some, or remove the folder", file=file))
+    try:
+        return pa.concat_tables(parts, promote_options="permissive")
+    except pa.ArrowException as error:
+        rule = f"its parts have columns of different types: {str(error)[:200]}"
+        raise InputError(Problem(rule, "write the parts alike", file=file)) from error
+
+
 def read_stream(schema: Schema, stream: Any, *, source: Source, problems: Problems) -> Table | None:
     """The table in any object with `__arrow_c_stream__` (pyarrow, pandas, polars, duckdb), checked like a
     file.
@@ -365,11 +391,16 @@ def read_stream(schema: Schema, stream: Any, *, source: Source, problems: Proble
     except (pa.ArrowException, TypeError) as error:
         problems.add(Problem(f"is not an Arrow table: {error}", "pass an object with __arrow_c_stream__", file=file))
         return None
+    source.hashes[file] = _hash(table)
+    return _build(schema, table, np.arange(1, 1 + len(table)), file=file, text=False, problems=problems)
+
+
+def _hash(table: pa.Table) -> str:
+    """SHA-256 of the Arrow IPC form."""
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, table.schema) as writer:
-        writer.write_table(table)
-    source.hashes[file] = hashlib.sha256(sink.getvalue()).hexdigest()
-    return _build(schema, table, np.arange(1, 1 + len(table)), file=file, text=False, problems=problems)
+        writer.write_table(table.combine_chunks())
+    return hashlib.sha256(sink.getvalue()).hexdigest()
 
 
 def parse_csv(schema: Schema, content: bytes, *, file: str, problems: Problems) -> Table | None:
@@ -397,25 +428,30 @@ def parse_table(
 
 
 def read_table(schema: Schema, source: Source, *, problems: Problems, optional: bool = False) -> Table | None:
-    """The table `schema.name` of the folder of `source`, from its `.csv` or its `.parquet`.
+    """The table `schema.name` of the folder of `source`, from its `.csv`, its `.parquet` (a file, or a folder of files,
+    in the order of their names) or the query in its `.sql`.
 
     All that is wrong goes to `problems`; the sound rows come back, or None where there is no table to speak
     of. Raises SecurityError for input that looks like an attack and StateError for a file that changes
     meanwhile.
     """
-    present = [schema.name + end for end in (".csv", ".parquet") if (source.folder / (schema.name + end)).exists()]
+    present = [schema.name + end for end in ENDS if (source.folder / (schema.name + end)).exists()]
     if len(present) != 1:
         if present or not optional:
-            rule = f"exactly one of {schema.name}.csv and {schema.name}.parquet must exist"
-            fix = "remove one of them" if present else "supply one of them"
+            first, last = [schema.name + end for end in ENDS[:-1]], schema.name + ENDS[-1]
+            rule = f"exactly one of {', '.join(first)} and {last} must exist"
+            fix = "remove all but one of them" if present else "supply one of them"
             problems.add(Problem(rule, fix, file=schema.name))
         return None
     file = present[0]
     try:
-        content = source.read(file)
         if file.endswith(".csv"):
-            return parse_csv(schema, content, file=file, problems=problems)
-        table = _read_parquet(content, file=file)
+            return parse_csv(schema, source.read(file), file=file, problems=problems)
+        if file.endswith(".sql"):
+            table = read_query(decodable(source.read(file), file=file).decode(), file=file, folder=source.folder)
+            source.hashes[f"{file} (rows)"] = _hash(table)
+        else:
+            table = _read_parts(source, file)
         return _build(schema, table, np.arange(1, 1 + len(table)), file=file, text=False, problems=problems)
     except InputError as error:
         problems.extend(error, file=file)
