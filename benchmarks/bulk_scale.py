@@ -115,6 +115,7 @@ class Clock:
 
 def alone(folder: str, scenarios: str) -> Figures:
     """One run of the book in `folder`, in this process."""
+    from pmvar.bulk import blocks, job
     from pmvar.bulk import run as bulk
     from pmvar.bulk.journal import Journal
     from pmvar.cli.run import keep_compiled
@@ -124,12 +125,13 @@ def alone(folder: str, scenarios: str) -> Figures:
 
     keep_compiled()
     clock = Clock()
-    bulk._profit = clock.timed("scenarios", bulk._profit)
-    bulk.price_all = clock.timed("reprice", bulk.price_all)
-    bulk.Blocks.tables = clock.timed("tail", bulk.Blocks.tables)
+    job._profit = clock.timed("scenarios", job._profit)
+    job.price_all = clock.timed("reprice", job.price_all)
+    bulk.Blocks.result = clock.timed("tail", bulk.Blocks.result)
     measure.block_loss = clock.timed("aggregate", measure.block_loss)
     Journal.put = clock.timed("write", Journal.put)
-    for name in ("arrow_table", "publish", "finish", "render", "_whole"):
+    blocks.arrow_table = clock.timed("write", blocks.arrow_table)
+    for name in ("publish", "finish", "render", "_whole"):
         setattr(bulk, name, clock.timed("write", getattr(bulk, name)))
     begun = time.perf_counter()
     book = clock.timed("read", load_book)(folder, overrides={"scenarios": int(scenarios)})

@@ -108,6 +108,15 @@ class Detail(StrEnum):
     """And gradients by market and model, and the split by spot, vol and time."""
 
 
+class Executor(StrEnum):
+    """Where a run's blocks are computed."""
+
+    LOCAL = "local"
+    """One after the other, in the process itself."""
+    RAY = "ray"
+    """On the workers of a Ray cluster."""
+
+
 class Status(StrEnum):
     """Where an account stands."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 
 from pmvar.errors import InputError, Problem
 from pmvar.io.book import Book, load_book
+from pmvar.io.run import read_run
 from pmvar.io.times import parse_time
 from pmvar.io.write_book import write_book
 from pmvar.models.specification import Factor, ModelSpecification
@@ -197,3 +199,13 @@ def line(rows: Rows, **keys: Any) -> int:
 def alter(table: str, key: dict[str, Any], **values: Any) -> Change:
     """A change of one row."""
     return lambda rows: row(rows[table], **key).update(values)
+
+
+def published_content(out: Path) -> dict[str, bytes]:
+    """The files of a run, its manifest without the time that it was made at, what that changes, and where the book
+    is."""
+    files = {item.name: item.read_bytes() for item in out.iterdir()}
+    manifest = json.loads(files["manifest.json"])
+    del manifest["created"], manifest["digest"], manifest["book"]
+    read_run(out)
+    return files | {"manifest.json": json.dumps(manifest).encode()}

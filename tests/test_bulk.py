@@ -19,6 +19,7 @@ import pytest
 
 import pmvar
 from pmvar.bulk import blocks as blocks_module
+from pmvar.bulk import job as job_module
 from pmvar.bulk import plan as plan_module
 from pmvar.bulk import run as run_module
 from pmvar.bulk.journal import Journal, work_folder
@@ -30,6 +31,7 @@ from pmvar.io import atomic
 from pmvar.io.book import Book, load_book
 from pmvar.io.run import _columns, read_run
 from pmvar.types import Detail
+from tests.books import published_content as content
 from tests.books import small_book
 
 SETTINGS = {"scenarios": 2048, "level": 0.99}
@@ -62,16 +64,6 @@ def single(monkeypatch: pytest.MonkeyPatch) -> None:
     """Blocks of one account."""
     for detail in Detail:
         monkeypatch.setitem(plan_module.BLOCK_SECONDS, detail, 1e-9)
-
-
-def content(out: Path) -> Files:
-    """The files of a run, its manifest without the time that it was made at, what that changes, and where the book
-    is."""
-    files = {item.name: item.read_bytes() for item in out.iterdir()}
-    manifest = json.loads(files["manifest.json"])
-    del manifest["created"], manifest["digest"], manifest["book"]
-    read_run(out)
-    return files | {"manifest.json": json.dumps(manifest).encode()}
 
 
 def request(book: Book, out: Path, **options: Any) -> Request:
@@ -130,7 +122,7 @@ def quick(book: Book, monkeypatch: pytest.MonkeyPatch) -> None:
 
     def price_all(*arguments: Any, **options: Any) -> Any:
         if not kept:
-            kept.append(run_module_price_all(*arguments, **options))
+            kept.append(job_price_all(*arguments, **options))
         return kept[0]
 
     def account_tables(priced: Any, rows: np.ndarray, **options: Any) -> Any:
@@ -141,8 +133,8 @@ def quick(book: Book, monkeypatch: pytest.MonkeyPatch) -> None:
     tables: dict[tuple[int, ...], Any] = {}
     blocks_account_tables = blocks_module.account_tables
     monkeypatch.setattr(blocks_module, "account_tables", account_tables)
-    run_module_price_all = run_module.price_all
-    monkeypatch.setattr(run_module, "price_all", price_all)
+    job_price_all = job_module.price_all
+    monkeypatch.setattr(job_module, "price_all", price_all)
     monkeypatch.setattr(run_module, "render", lambda report: "<p>report</p>")
 
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import NamedTuple
+
 import numpy as np
+import pyarrow as pa
 from jaxtyping import Int
 
 from pmvar.bulk.journal import Log
 from pmvar.engine import Priced, Progress, account_tables, quiet
 from pmvar.errors import PmvarError, ResourceError
-from pmvar.risk.result import Columns
+from pmvar.io.run import arrow_table
+from pmvar.risk.result import TABLES, Columns
 from pmvar.types import Detail
 
 MOST_WITHHELD = 16
@@ -16,6 +21,21 @@ MOST_WITHHELD = 16
 
 ATTEMPTS = 3
 """Times that a block may fail before it is taken apart."""
+
+
+BY_ACCOUNT = tuple(name for name in TABLES if name != "shocks")
+
+
+class Result(NamedTuple):
+    """Tables of some accounts, and why some of them had to be withheld."""
+
+    tables: Mapping[str, pa.Table]
+    withheld: Mapping[str, str]
+
+    @property
+    def n_accounts(self) -> int:
+        """Number of accounts."""
+        return len(self.tables["margins"])
 
 
 class Blocks:
@@ -27,17 +47,20 @@ class Blocks:
         self._most = priced.portfolio.n_accounts
         """Accounts that memory holds at once, as far as is known."""
 
-    def tables(
-        self, rows: Int[np.ndarray, " account"], *, progress: Progress = quiet
-    ) -> tuple[dict[str, Columns], dict[str, str]]:
-        """Tables of the accounts at `rows`, and why some of them had to be withheld.
+    def result(self, rows: Int[np.ndarray, " account"], *, progress: Progress = quiet) -> Result:
+        """Tables of the accounts at `rows`.
 
         Raises ResourceError where memory does not hold a single account, whatever pmvar raises on purpose, and what
         fails many accounts alike.
         """
         withheld: dict[str, str] = {}
         parts = [rows[i : i + self._most] for i in range(0, len(rows), self._most)]
-        return _joined([self._some(part, ATTEMPTS, withheld, progress) for part in parts]), withheld
+        return _result(_joined([self._some(part, ATTEMPTS, withheld, progress) for part in parts]), withheld)
+
+    def withheld(self, rows: Int[np.ndarray, " account"], reason: str) -> Result:
+        """Tables of the accounts at `rows`, all withheld for `reason`."""
+        withheld = {str(a): reason for a in self._priced.portfolio.account_id[rows]}
+        return _result(account_tables(self._priced, rows, detail=self._detail, withheld=withheld), withheld)
 
     def _some(
         self, rows: np.ndarray, attempts: int, withheld: dict[str, str], progress: Progress
@@ -70,6 +93,10 @@ class Blocks:
         if len(withheld) > MOST_WITHHELD:
             raise failure
         return account_tables(self._priced, rows, detail=self._detail, withheld=withheld, progress=progress)
+
+
+def _result(tables: Mapping[str, Columns], withheld: Mapping[str, str]) -> Result:
+    return Result({name: arrow_table(name, tables[name], TABLES[name]) for name in BY_ACCOUNT}, withheld)
 
 
 def _words(error: Exception) -> str:

@@ -8,44 +8,42 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pmvar.bulk.blocks import Blocks
+from pmvar.bulk.blocks import BY_ACCOUNT, Blocks, Result
+from pmvar.bulk.job import Job, identity
 from pmvar.bulk.journal import Journal, Log, work_folder
 from pmvar.bulk.lock import exclusive
 from pmvar.bulk.plan import Plan, check_disk, make_plan
-from pmvar.engine import Progress, finish, half_of_memory, price_all, quiet
+from pmvar.engine import Progress, finish, half_of_memory, quiet
 from pmvar.errors import PmvarError, ResourceError, StateError, Stopped
 from pmvar.io.book import Book
 from pmvar.io.run import (
     MANIFEST,
     arrow_table,
     check_writable,
-    code_hash,
     publish,
     read_manifest,
     read_margins,
     table_schema,
-    versions,
 )
 from pmvar.io.table_files import TableFormat
-from pmvar.models.specification import ModelSpecification
 from pmvar.report.html import render
 from pmvar.risk.detail import largest_accounts
 from pmvar.risk.result import TABLES, Columns
 from pmvar.risk.tables import shock_table
-from pmvar.scenarios import simulate, stress_scenarios
-from pmvar.types import Detail
-from pmvar.valuation.reprice import ProfitAndLoss, reprice
+from pmvar.types import Detail, Executor
 
-BY_ACCOUNT = tuple(name for name in TABLES if name != "shocks")
+if TYPE_CHECKING:
+    from pmvar.bulk.cluster import Cluster
 
 
 @dataclass(frozen=True)
@@ -56,17 +54,21 @@ class Request:
     out: Path
     detail: Detail
     memory_bytes: float | None = None
-    """None: half of the machine's."""
+    """Of each process; None: half of the machine's for all on it together."""
     resume: bool = False
     table_format: TableFormat = TableFormat.PARQUET
     settings: Mapping[str, Any] = field(default_factory=dict)
     """For the manifest, beside those of the engine."""
     notes: tuple[str, ...] = ()
+    executor: Executor = Executor.LOCAL
+    workers: int | None = None
+    """Of the cluster; see `pmvar.bulk.cluster`."""
 
     @property
     def plan(self) -> Plan:
         """Made anew whenever it is asked for; raises ResourceError for too small a budget."""
-        return make_plan(self.book, detail=self.detail, budget_bytes=self.memory_bytes or half_of_memory())
+        shared = 1 if self.executor is Executor.LOCAL else 1 + (self.workers or 1)
+        return make_plan(self.book, detail=self.detail, budget_bytes=self.memory_bytes or half_of_memory() / shared)
 
 
 def run(
@@ -128,24 +130,19 @@ def _locked(
         plan = replace(plan, starts=np.array(journal.head["starts"], dtype=np.int64))
         log(f"{len(journal.entries)} of {len(plan.starts)} blocks were finished before")
 
-    book = request.book
-    stress = stress_scenarios(book.stress, book.model, book.market)
-    share = book.settings.decorrelation
-    priced = price_all(
-        _profit(book, book.model), book.portfolio, book.rules,
-        stress=stress, decorrelated=_profit(book, book.model.decorrelated(share)) if share else None,
-        last_good=last_good, detail=request.detail, progress=progress,
-        memory_bytes=np.inf if plan.in_memory else 1.0,
-    )  # fmt: skip
-    blocks = Blocks(priced, detail=request.detail, log=log)
-    for index in range(len(plan.starts)):
-        if index not in journal.entries:
-            if stopping():
-                done = f"{len(journal.entries)} of {len(plan.starts)} blocks"
-                raise Stopped(f"stopped after {done}; run again with --resume to go on")
-            rows = plan.block(index)
-            tables, withheld = blocks.tables(rows, progress=_of_all(progress, plan, index))
-            journal.put(index, {name: arrow_table(name, tables[name], TABLES[name]) for name in BY_ACCOUNT}, withheld)
+    job = Job(request.book, plan, request.detail, last_good)
+    pending = [i for i in range(len(plan.starts)) if i not in journal.entries]
+    with _executor(request, job, log) as workers:
+        priced = job.price(progress=progress)
+        if workers is None:
+            found = _here(Blocks(priced, detail=request.detail, log=log), plan, pending, progress, stopping)
+        else:
+            found = workers.compute(pending, poll=_polled(journal, plan, progress, stopping))
+        for index, result in found:
+            journal.put(index, result.tables, result.withheld)
+    if len(journal.entries) < len(plan.starts):
+        done = f"{len(journal.entries)} of {len(plan.starts)} blocks"
+        raise Stopped(f"stopped after {done}; run again with --resume to go on")
     withheld = {a: reason for i in sorted(journal.entries) for a, reason in journal.entries[i].withheld.items()}
     margins = _whole(journal.parts("margins"), "margins")
     shown = _shown(margins, plan, journal)
@@ -161,14 +158,42 @@ def _locked(
         {name: [shocks] if name == "shocks" else journal.parts(name) for name in TABLES},
         report,
         report_html=render(report),
-        inputs=book.input_hashes,
+        inputs=request.book.input_hashes,
         n_accounts=plan.n_accounts,
-        book=book.path,
+        book=request.book.path,
         table_format=request.table_format,
         temporary=work / "publish",
         committing=lambda manifest: journal.publishing(manifest["digest"]),
     )
     return margins
+
+
+def _executor(request: Request, job: Job, log: Log) -> AbstractContextManager[Cluster | None]:
+    if request.executor is Executor.LOCAL:
+        return nullcontext()
+    from pmvar.bulk.cluster import cluster
+
+    return cluster(job, workers=request.workers, log=log)
+
+
+def _here(
+    blocks: Blocks, plan: Plan, pending: Sequence[int], progress: Progress, stopping: Callable[[], bool]
+) -> Iterator[tuple[int, Result]]:
+    """The pending blocks one after the other, until it is to stop."""
+    for index in pending:
+        if stopping():
+            return
+        yield index, blocks.result(plan.block(index), progress=_of_all(progress, plan, index))
+
+
+def _polled(journal: Journal, plan: Plan, progress: Progress, stopping: Callable[[], bool]) -> Callable[[], bool]:
+    """`stopping`, and progress told whenever it is asked."""
+
+    def poll() -> bool:
+        progress("accounts", sum(len(plan.block(i)) for i in journal.entries), plan.n_accounts)
+        return stopping()
+
+    return poll
 
 
 def last_margins(out: Path) -> dict[str, float]:
@@ -188,18 +213,8 @@ def _is_published(out: Path, journal: Journal) -> bool:
     return (out / MANIFEST).is_file() and read_manifest(out)["digest"] == journal.published
 
 
-def _profit(book: Book, model: ModelSpecification) -> ProfitAndLoss:
-    s = book.settings
-    scenarios = simulate(
-        model, book.market, seed=s.seed, n_scenarios=s.scenarios, horizon=s.horizon, sampling=s.sampling
-    )
-    return reprice(book.portfolio, book.market, scenarios, precision=s.precision)
-
-
 def _fingerprint(request: Request, last_good: Mapping[str, float]) -> dict[str, Any]:
     """Everything that a bit of the results depends on."""
-    import jax
-
     book = request.book
     before = json.dumps(sorted(last_good.items()))
     said = {
@@ -208,9 +223,7 @@ def _fingerprint(request: Request, last_good: Mapping[str, float]) -> dict[str, 
         "rules": {name: str(value) for name, value in asdict(book.rules).items()},
         "options": {"detail": str(request.detail), **{n: str(v) for n, v in request.settings.items()}},
         "margins before": hashlib.sha256(before.encode()).hexdigest(),
-        "code": code_hash(),
-        "versions": versions(),
-        "device": jax.devices()[0].device_kind,
+        **identity(),
     }
     return json.loads(json.dumps(said))
 

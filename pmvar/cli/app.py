@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pmvar.types import Netting, Precision, Sampling
+from pmvar.types import Executor, Netting, Precision, Sampling
 
 if TYPE_CHECKING:
     from pmvar.io.import_summary import ImportSummary
@@ -161,7 +161,11 @@ def run(
     table_format: Annotated[TableFormat, typer.Option("--format", help="Format of the tables.")] = TableFormat.PARQUET,
     acknowledge: Annotated[list[str] | None, typer.Option(help="Gate to pass, such as account-count.")] = None,
     memory: Annotated[
-        str | None, typer.Option(help="What the run may use, such as 8GiB; default half of the machine's.")
+        str | None, typer.Option(help="What each process may use, such as 8GiB; default half of the machine's.")
+    ] = None,
+    executor: Annotated[Executor, typer.Option(help="Where blocks of accounts are computed.")] = Executor.LOCAL,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Of Ray; default one for each GPU, without any one for each node.")
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where a run that was ended early stood.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what the run would take, and compute nothing.")] = (
@@ -189,6 +193,8 @@ def run(
         table_format=str(table_format),
         acknowledged=acknowledge or [],
         memory_bytes=None if memory is None else size_in_bytes(memory),
+        executor=executor,
+        workers=workers,
         resume=resume,
         dry_run=dry_run,
         log_json=log_json,
@@ -347,6 +353,18 @@ def verify(run: RunFolder, key: KeyFile = None) -> None:
     from pmvar.io.verify import verify_run
 
     typer.echo(verify_run(run, key=key))
+
+
+@app.command()
+def export(
+    run: RunFolder,
+    target: Annotated[str, typer.Argument(help="postgresql://host/db, duckdb:FILE, or a folder such as s3://bucket/run.")],
+    prefix: Annotated[str, typer.Option(help="Of the names of tables in a database.")] = "pmvar_",
+) -> None:
+    """Put a run, verified first, into a database or an object store; once more changes nothing."""
+    from pmvar.io.export import export_run
+
+    typer.echo(export_run(run, target, prefix=prefix))
 
 
 @app.command()

@@ -14,7 +14,7 @@ from typing import Any
 
 from pmvar.cli.progress import Advance, progress, say
 from pmvar.errors import Stopped, UsageError
-from pmvar.types import Detail
+from pmvar.types import Detail, Executor
 
 IN_BLOCKS = ("accounts", "gradients")
 """Stages whose work is kept block by block."""
@@ -81,6 +81,8 @@ def run_book(
     table_format: str,
     acknowledged: Collection[str],
     memory_bytes: float | None,
+    executor: Executor,
+    workers: int | None,
     resume: bool,
     dry_run: bool,
     log_json: bool,
@@ -92,6 +94,8 @@ def run_book(
     from pmvar.io.table_files import TableFormat
 
     begun = time.perf_counter()
+    if workers and executor is not Executor.RAY:
+        raise UsageError("--workers are those of --executor ray")
     check_writable(out)
     chosen = load_preset(preset) if preset else None
     loaded = load_book(book, overrides=chosen.over(overrides) if chosen else overrides)
@@ -108,6 +112,8 @@ def run_book(
         out=out,
         detail=_detail(components, greeks, loaded.portfolio.n_accounts),
         memory_bytes=memory_bytes,
+        executor=executor,
+        workers=workers,
         resume=resume,
         table_format=TableFormat(table_format),
         settings={

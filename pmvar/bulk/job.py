@@ -1,0 +1,53 @@
+"""What any worker needs to compute any block of a run: the book, the plan, and how instruments are priced."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+
+from pmvar.bulk.plan import Plan
+from pmvar.engine import Priced, Progress, price_all, quiet
+from pmvar.io.book import Book
+from pmvar.io.run import code_hash, versions
+from pmvar.models.specification import ModelSpecification
+from pmvar.scenarios import simulate, stress_scenarios
+from pmvar.types import Detail
+from pmvar.valuation.reprice import ProfitAndLoss, reprice
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """Scenarios are drawn from the seed and instruments priced wherever blocks are computed: neither is shipped."""
+
+    book: Book
+    plan: Plan
+    detail: Detail
+    last_good: Mapping[str, float]
+
+    def price(self, *, progress: Progress = quiet) -> Priced:
+        """Every instrument under every scenario."""
+        book, share = self.book, self.book.settings.decorrelation
+        return price_all(
+            _profit(book, book.model), book.portfolio, book.rules,
+            stress=stress_scenarios(book.stress, book.model, book.market),
+            decorrelated=_profit(book, book.model.decorrelated(share)) if share else None,
+            last_good=self.last_good, detail=self.detail, progress=progress,
+            memory_bytes=np.inf if self.plan.in_memory else 1.0,
+        )  # fmt: skip
+
+
+def identity() -> dict[str, Any]:
+    """What bits of a process depend on beside its job: code, versions and kind of device."""
+    return {"code": code_hash(), "versions": versions(), "device": jax.devices()[0].device_kind}
+
+
+def _profit(book: Book, model: ModelSpecification) -> ProfitAndLoss:
+    s = book.settings
+    scenarios = simulate(
+        model, book.market, seed=s.seed, n_scenarios=s.scenarios, horizon=s.horizon, sampling=s.sampling
+    )
+    return reprice(book.portfolio, book.market, scenarios, precision=s.precision)
