@@ -102,7 +102,7 @@ def price_all(
     entries = stress.labels if stress is not None else ()
     if decorrelated is not None and DECORRELATION in entries:
         raise UsageError(f"the stress list has an entry {DECORRELATION!r}, which is the name of a stress of the model")
-    withheld = _withheld(portfolio, pnl)
+    withheld = unvalued_accounts(portfolio, pnl)
     value, sensitivities = _values(portfolio, pnl)
     memory = (memory_bytes or half_of_memory()) / (1 if decorrelated is None else 2)
     store = TileStore(pnl, memory_bytes=memory, advance=counter(progress, "revaluation", scenarios.n_tiles))
@@ -255,7 +255,7 @@ def half_of_memory() -> float:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2
 
 
-def _withheld(portfolio: Portfolio, pnl: ProfitAndLoss) -> dict[str, str]:
+def unvalued_accounts(portfolio: Portfolio, pnl: ProfitAndLoss) -> dict[str, str]:
     """Account -> reason, for accounts that hold what cannot be valued."""
     reasons = dict(portfolio.withheld)
     for column, reason in pnl.plan.unpriced.items():
