@@ -133,6 +133,8 @@ def test_a_summary_adds_up_and_tells_what_the_fit_knew(compared: ComparisonRepor
         own = {c: v[(rows["method"] == method) & (rows["left_out"] == "")] for c, v in rows.items()}
         assert table["coverage"][i] == pytest.approx(own["coverage"].mean())
         assert table["n_held"][i] == (own["breaches"] == 0).sum()
+        many = own["breaches"] > own["expected_breaches"]
+        assert table["kupiec_too_many"][i] == pytest.approx(((own["kupiec_p"] < 0.05) & many).mean())
         zones = sum(table[f"n_{z}"][i] for z in ("green", "yellow", "red"))
         assert zones == 3
         short = (own["mean_shortfall"] * own["breaches"]).sum()
@@ -171,7 +173,7 @@ def test_from_the_command_line(cli: Cli, tmp_path: Path) -> None:
     done = cli("compare", book, "--out", tmp_path / "out", "--methods", "mc,deribit", "--paths", "4096",
                "--history", tmp_path / "closes.csv", "--vols", tmp_path / "vols.csv")  # fmt: skip
     assert done.code == 0, done.err
-    assert "Kupiec rejects" in done.out and done.out.splitlines()[-2].startswith("deribit")
+    assert "too often broken" in done.out and done.out.splitlines()[-2].startswith("deribit")
     files = {p.stem for p in (tmp_path / "out").glob("*.parquet")}
     assert files == {*TABLES, *COVERAGE_TABLES, "chain"}
     table = pq.read_table(tmp_path / "out" / "coverage.parquet").to_pydict()

@@ -162,7 +162,8 @@ def _by_method(
     """The table `method_coverage`, over the accounts judged."""
     own = {name: values.reshape(margin.shape)[judged] for name, values in coverage.items()}
     broken = own["breaches"].sum(axis=0)
-    claimed = own["level"][0] > 0
+    # No test rejects where none was made: its p is 1.
+    rejected, many = own["kupiec_p"] < SIZE, own["breaches"] > own["expected_breaches"]
     return {
         "method": own["method"][0],
         "level": own["level"][0],
@@ -173,7 +174,8 @@ def _by_method(
         "coverage": own["coverage"].mean(axis=0),
         "least_coverage": own["coverage"].min(axis=0),
         "n_held": (own["breaches"] == 0).sum(axis=0).astype(float),
-        "kupiec_rejected": np.where(claimed, (own["kupiec_p"] < SIZE).mean(axis=0), 0.0),
+        "kupiec_too_many": (rejected & many).mean(axis=0),
+        "kupiec_too_few": (rejected & ~many).mean(axis=0),
         **{f"n_{zone}": (own["zone"] == zone).sum(axis=0).astype(float) for zone in Zone},
         "mean_shortfall": (own["mean_shortfall"] * own["breaches"]).sum(axis=0) / np.maximum(broken, 1),
         "largest_shortfall": own["largest_shortfall"].max(axis=0),

@@ -110,10 +110,11 @@ def _held(table: Mapping[str, Any], history: Mapping[str, Any]) -> Iterator[str]
         f"{history['accounts']:,} accounts under {history['periods']:,} periods, {history['first_day']} to "
         f"{history['last_day']}:"
     )
-    yield f"{'method':<12}{'total margin':>18}{'held':>10}{'least':>10}{'Kupiec rejects':>16}{'red zone':>10}"
-    shown = ("method", "total_margin", "coverage", "least_coverage", "kupiec_rejected", "n_red", "level")
-    for method, total, mean, least, rejected, red, level in zip(*(table[c] for c in shown), strict=True):
-        tests = f"{rejected:>16.0%}{red:>10,.0f}" if level else f"{'–':>16}{'–':>10}"
+    yield f"{'method':<12}{'total margin':>18}{'held':>10}{'least':>10}{'too often broken':>18}{'too seldom':>12}{'red zone':>10}"
+    shown = ("method", "total_margin", "coverage", "least_coverage", "kupiec_too_many", "kupiec_too_few", "n_red",
+             "level")  # fmt: skip
+    for method, total, mean, least, many, few, red, level in zip(*(table[c] for c in shown), strict=True):
+        tests = f"{many:>18.0%}{few:>12.0%}{red:>10,.0f}" if level else f"{'–':>18}{'–':>12}{'–':>10}"
         yield f"{method:<12}{total:>18,.0f}{mean:>10.2%}{least:>10.2%}{tests}"
 
 

@@ -40,7 +40,7 @@ COVERAGE_TABLES: Mapping[str, tuple[str, ...]] = {
     ),
     "method_coverage": (
         "method", "level", "accounts", "periods", "after_fit", "total_margin", "coverage", "least_coverage", "n_held",
-        "kupiec_rejected", "n_green", "n_yellow", "n_red", "mean_shortfall", "largest_shortfall",
+        "kupiec_too_many", "kupiec_too_few", "n_green", "n_yellow", "n_red", "mean_shortfall", "largest_shortfall",
     ),
 }  # fmt: skip
 """Further tables of a comparison with a history, and their columns."""
