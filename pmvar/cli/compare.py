@@ -110,7 +110,8 @@ def _held(table: Mapping[str, Any], history: Mapping[str, Any]) -> Iterator[str]
         f"{history['accounts']:,} accounts under {history['periods']:,} periods, {history['first_day']} to "
         f"{history['last_day']}:"
     )
-    yield f"{'method':<12}{'total margin':>18}{'held':>10}{'least':>10}{'too often broken':>18}{'too seldom':>12}{'red zone':>10}"
+    heads = f"{'too often broken':>18}{'too seldom':>12}{'red zone':>10}"
+    yield f"{'method':<12}{'total margin':>18}{'held':>10}{'least':>10}{heads}"
     shown = ("method", "total_margin", "coverage", "least_coverage", "kupiec_too_many", "kupiec_too_few", "n_red",
              "level")  # fmt: skip
     for method, total, mean, least, many, few, red, level in zip(*(table[c] for c in shown), strict=True):
