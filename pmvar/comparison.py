@@ -47,7 +47,8 @@ def compare(
     """
     memory = memory_bytes or half_of_memory()
     if rules.stress_share:
-        rules, notes = replace(rules, stress_share=0.0), (*notes, "mc: its margin stands here without its stress add-on")
+        rules = replace(rules, stress_share=0.0)
+        notes = (*notes, "mc: its margin stands here without its stress add-on")
     report, found, store, blocks = _measured(pnl, portfolio, rules, methods, memory, progress)
     beyond = exceedance(blocks, store, np.array([m.initial for m in found]))
     tables = comparison_tables(found, report, beyond, level=rules.level)

@@ -98,8 +98,9 @@ def price_all(
     scenarios = pnl.scenarios
     if scenarios.n_scenarios * rules.least_tail < LEAST_TAIL:
         least = int(np.ceil(LEAST_TAIL / rules.least_tail))
+        level = f"{1 - rules.least_tail:.6g}"
         raise UsageError(
-            f"{scenarios.n_scenarios:,} scenarios leave fewer than {LEAST_TAIL} beyond level {1 - rules.least_tail:.6g}; "
+            f"{scenarios.n_scenarios:,} scenarios leave fewer than {LEAST_TAIL} beyond level {level}; "
             f"use at least {least:,}"
         )
     entries = stress.labels if stress is not None else ()

@@ -108,7 +108,8 @@ def load_book(
             check_marks(marks, instruments, market, head, problems=problems, notes=notes)
         liquidity = read["market/liquidity"]
         if liquidity is not None:
-            unlisted = int((~np.isin(liquidity["instrument_id"].astype(str), instruments.instrument_id.astype(str))).sum())
+            known = instruments.instrument_id.astype(str)
+            unlisted = int((~np.isin(liquidity["instrument_id"].astype(str), known)).sum())
             if unlisted:
                 notes.flags.append(f"market/liquidity: {unlisted} rows belong to instruments that are not listed")
     _check_netting(read, head.settings.netting if head else Netting.REJECT, problems=problems, notes=notes)

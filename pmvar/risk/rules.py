@@ -33,8 +33,8 @@ class MarginRules:
         if not (sound and 0 < self.maintenance_ratio <= 1 and 0 <= self.stress_share <= 1):
             raise UsageError(
                 f"margin rules out of range: level {self.level} in (0.5, 1), multiplier {self.multiplier} in (0, 1e6), "
-                f"floor {self.floor} ≥ 0, maintenance_ratio {self.maintenance_ratio} in (0, 1], stress_share {self.stress_share} "
-                "in [0, 1]"
+                f"floor {self.floor} ≥ 0, maintenance_ratio {self.maintenance_ratio} in (0, 1], "
+                f"stress_share {self.stress_share} in [0, 1]"
             )
 
     @property

@@ -62,7 +62,10 @@ def margin_table(
     fallback: Float[np.ndarray, " account"],
     added: Float[np.ndarray, " account"],
 ) -> Columns:
-    """The table `margins`, `added` being the sum of add-ons, withheld accounts at their fallback; NumericsError names an account that is not finite."""
+    """The table `margins`: withheld accounts at their fallback, `added` to the margins of the others.
+
+    Raises NumericsError naming an account that is not finite.
+    """
     n = portfolio.n_accounts
     names = [str(a) for a in portfolio.account_id]
     out = np.array([a in withheld for a in names], dtype=bool)
