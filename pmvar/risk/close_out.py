@@ -2,8 +2,8 @@
 
 Spread Σ|q|·½s over positions. Impact by factor, on the net exposure X = Σ q·e of an underlying's price and of its
 implied vol: Y·σ·|X|·√(|X|/V), σ the factor's deviation over a day, V what a day trades in the same unit. The square
-root and Y ≈ 1 are those of Tóth et al. (2011), "Anomalous price impact and the critical nature of liquidity". The spread
-has degree 1 in the positions, the impact 1.5.
+root and Y ≈ 1 are those of Tóth et al. (2011), "Anomalous price impact and the critical nature of liquidity". The
+spread has degree 1 in the positions, the impact 1.5.
 """
 
 from __future__ import annotations
