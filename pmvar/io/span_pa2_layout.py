@@ -70,7 +70,12 @@ _TABLE = {
     "S ": """
         code         3   8  X
         method       9  10  X
+        tier        13  14  9.0?  5 14
+        start       15  20  X     5 14
+        end         21  26  X     5 14
         price_risk  83  83  X
+        start_day   84  85  X     5 4
+        end_day     86  87  X     5 4
     """,
     "3 ": """
         code         3   8  X

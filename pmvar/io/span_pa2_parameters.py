@@ -81,18 +81,15 @@ class Parameters:
             self.owner[product] = code, self.exponent[code] / 10 ** float(np.nan_to_num(places))
             self.block.links.append((kind, family(product), 1.0))
 
-    def _scanning(self, r: Record, _: CommodityDraft) -> None:
-        r.one_of("method", "01")
+    def _scanning(self, r: Record, block: CommodityDraft) -> None:
+        """20 has tiers for credits alone; all other methods but 01 scan by tier."""
+        if r.one_of("method", "01", "20") == "20":
+            block.credit_tiers += _ranges(r, 5)
         r.one_of("price_risk", "", "1")
 
     def _tiers(self, r: Record, block: CommodityDraft) -> None:
         r.one_of("method", "01", "10")
-        for k in range(1, 5):
-            if number := r.number(f"tier_{k}"):
-                first, last = (r.month(f"{end}_{k}", f"{end}_day_{k}") for end in ("start", "end"))
-                if not first or first > last + "~":
-                    r.refuse(f"end_{k}", "a tier is a range of months", "correct it")
-                block.tiers.append((int(np.nan_to_num(number)), first, last))
+        block.tiers += _ranges(r, 4)
         ratio = max(1.0, *(float(np.nan_to_num(r.number(f"ratio_{k}"))) for k in range(1, 4)))
         block.given = replace(block.given, initial_ratio=max(ratio, block.given.initial_ratio))
 
@@ -154,18 +151,30 @@ class Parameters:
         legs = []
         for k in range(1, 5):
             if code := r.text(f"code_{k}"):
-                legs.append(LegDraft(code, self._side(r, k), r.number(f"ratio_{k}")))
+                tier = int(np.nan_to_num(r.number(f"tier_{k}")))
+                legs.append(LegDraft(code, self._side(r, k), r.number(f"ratio_{k}"), tier))
         if self.wanted and not all(leg.commodity in self.wanted for leg in legs):
             return
-        r.one_of("method", "", "01")
+        # Of another method than 20 the columns of tiers hold something else, or nothing.
+        if r.one_of("method", "", "01", "20") != "20" and any(leg.tier for leg in legs):
+            r.refuse("method", "credits by tier are method 20", "correct it")
         r.one_of("credit", "", "W")
         r.one_of("super", "", "N")
         r.one_of("separate", "", "N")
         if r.text("eligible") in ("N", "H"):
             r.refuse("eligible", "credits for some accounts only are not known")
-        for k in range(1, 5):
-            if r.number(f"tier_{k}"):
-                r.refuse(f"tier_{k}", "credits by tier are not known")
         if not all(leg.ratio > 0 for leg in legs) or len({leg.side for leg in legs}) < 2:
             return r.refuse("rate", "a spread has legs with ratios on both sides", "correct it")
         self.between.append((r.number("priority"), SpreadDraft(r.number("rate") / 100, legs, f"line {r.row}")))
+
+
+def _ranges(r: Record, most: int) -> list[tuple[int, str, str]]:
+    """Number, first and last month of up to `most` tiers."""
+    found = []
+    for k in range(1, most + 1):
+        if number := r.number(f"tier_{k}"):
+            first, last = (r.month(f"{end}_{k}", f"{end}_day_{k}") for end in ("start", "end"))
+            if not first or first > last + "~":
+                r.refuse(f"end_{k}", "a tier is a range of months", "correct it")
+            found.append((int(np.nan_to_num(number)), first, last))
+    return found
