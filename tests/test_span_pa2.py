@@ -174,6 +174,29 @@ def test_margins_by_hand(tmp_path: Path) -> None:
     np.testing.assert_allclose(margin.maintenance, margin.risk.sum(axis=1), rtol=1e-12)
 
 
+@pytest.mark.parametrize(
+    ("alignment", "decimals", "digits", "price"),
+    [("C", 3, 122060, 122 + 6 / 32), ("C", 3, 129247, 129 + 24.75 / 32), ("0", 2, 3757, 375.75), ("0", 2, 5602, 560.25),
+     ("", 1, 420, 42.0)],
+)  # fmt: skip
+def test_prices_in_fractions(tmp_path: Path, alignment: str, decimals: int, digits: int, price: float) -> None:
+    """Points and 32nds with quarters, cents with quarters; of what is margined by published arrays nothing moves."""
+    text = lines()
+    at = next(i for i, line in enumerate(text) if line.startswith("P CMXSI"))
+    text[at] = record("P ", exchange="CMX", commodity="SI", product="FUT", decimals=decimals, value=CVF, currency="USD",
+                      alignment=alignment)  # fmt: skip
+    at = next(i for i, line in enumerate(text) if line.startswith("81CMXSI"))
+    text[at : at + 2] = pair(FUTURE / 2, SILVER, delta=1.0, price=digits)
+    found = read(tmp_path, text)
+    assert found.contracts.price[4] == price
+    np.testing.assert_array_equal(found.arrays.loss[4], FUTURE / 2)
+    if alignment:
+        for bad in (digits - digits % 10 + 4, 122_320 + 7 if alignment == "C" else 3759):
+            text[at : at + 2] = pair(FUTURE / 2, SILVER, delta=1.0, price=bad)
+            with pytest.raises(InputError, match=f"no price in fractions of alignment {alignment}"):
+                read(tmp_path, text)
+
+
 def test_credits_by_tier(tmp_path: Path) -> None:
     """Tiers of record S, not those between months: February's gold hedges no silver; a tier must be defined."""
     text = lines()
@@ -269,7 +292,8 @@ def change(record_: str, name: str, text: str) -> list[str]:
         ("6 ", "tier_1", "02", "credits by tier are method 20"),
         ("6 ", "method", "10", "method.*only blank, 01, 20"),
         ("6 ", "eligible", "N", "some accounts only"),
-        ("P CMXGC", "alignment", "C", "alignment.*only blank"),
+        ("P CMXGC", "alignment", "K", "alignment.*only blank, C, 0 are known"),
+        ("P CMXOG", "alignment", "C", "alignment.*only blank is known"),
         ("P CMXOG", "valuation", "FUT", "valuation.*only blank, EQTY"),
         ("P CMXOG", "currency", "EUR", "currency.*'EUR'"),
         ("B CMXGC", "price_quoted", "P", "price_quoted"),

@@ -14,6 +14,12 @@ from pmvar.methods.span.parameters import POINTS, STANDARD, SpanGrid
 _OPTIONS = (OPTION, FUTURE_OPTION)
 _SECOND = {"81": "82", "83": "84"}
 _NO_PRICE = 9_999_999
+_QUARTERS = {0: 0.0, 2: 0.25, 5: 0.5, 7: 0.75}
+"""What the last digit of a price in fractions stands for, in the unit of the digit before it."""
+_FRACTIONS = ("C", "0")
+"""Alignments of prices in fractions: points and 32nds (`C`, the locator counts the digits of the fraction), and units
+with quarters (`0`, whatever the locator). The codes are not explained by CME's pages; an open parser of its archive
+found these two, and the quarters, in agreement with the closes of Treasury and grain futures of 2019."""
 
 
 @dataclass
@@ -104,7 +110,10 @@ class Contracts:
         numbers["multiplier"] = numbers.get("multiplier") or _scaled(price, "value", "exponent", "exponent_sign")
         if not numbers["multiplier"] > 0:
             return price.refuse("value", "a contract value factor is positive", "correct it")
-        worth = quoted / 10 ** price.number("decimals")
+        worth = _price(price, quoted)
+        if worth is None or (long and price.text("alignment")):
+            rule = f"is no price in fractions of alignment {price.text('alignment')}"
+            return second.refuse("price", rule, "correct it")
         key = f"{exchange} {code} {kind}"
         settles = r.text("settles") if r else ""
         if settles and not day_or_none(settles):
@@ -134,8 +143,9 @@ class Contracts:
         """Refuse what the values of a product's options cannot be read from."""
         if (r := self.prices.get(product)) is None:
             return
-        for name in ("alignment", "strike_alignment"):
-            r.one_of(name, "")
+        # An option's value enters the margin, and its fractions are documented nowhere.
+        r.one_of("alignment", *([""] if product[2] in _OPTIONS else ["", *_FRACTIONS]))
+        r.one_of("strike_alignment", "")
         r.one_of("currency", "", currency)
         if product[2] in _OPTIONS:
             r.one_of("valuation", "", "EQTY")
@@ -171,3 +181,20 @@ def _series_numbers(r: Record) -> dict[str, float]:
         "rate": r.number("rate"), "dividend": r.number("dividend"), "time": r.number("time"),
         "scale": r.number("scaling") or 1.0, "multiplier": _scaled(r, "value", "value_exponent"),
     }  # fmt: skip
+
+
+def _price(r: Record, quoted: float) -> float | None:
+    """A settlement price by its product's record P; None if its digits are no fraction of its alignment."""
+    decimals, alignment = r.number("decimals"), r.text("alignment")
+    if not alignment or np.isnan(quoted + decimals):
+        return quoted / 10**decimals
+    whole, quarter = divmod(abs(int(quoted)), 10)
+    if quarter not in _QUARTERS:
+        return None
+    units = whole + _QUARTERS[quarter]
+    if alignment == "C":
+        points, units = divmod(units, 10 ** (decimals - 1))
+        if units >= 32:
+            return None
+        units = points + units / 32
+    return -units if quoted < 0 else units
