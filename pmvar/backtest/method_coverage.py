@@ -99,7 +99,7 @@ def _complete(moves: Moves, factors: Sequence[str], first: float | None) -> tupl
         begin = int(np.flatnonzero(lasting)[-1]) + 1 if lasting.any() else 0
     else:
         begin = int(np.searchsorted(moves.day, first))
-    whole = (~blank[begin:].any(axis=0)).tolist()
+    whole = np.asarray(~blank[begin:].any(axis=0)).tolist()
     kept = [f for f, w in zip(there, whole, strict=True) if w]
     return moves.part(slice(begin, None), kept), [f for f in factors if f not in kept]
 

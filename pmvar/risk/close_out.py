@@ -97,7 +97,7 @@ def cost(quantity: sparse.csr_array, unit: CloseOut, instrument_id: np.ndarray) 
     depth = np.sqrt(np.abs(net) / np.where(liquid, unit.volume, 1.0))
     impact = np.where(liquid, IMPACT * unit.deviation * np.abs(net) * depth, 0.0)
     absent = []
-    for a in range(quantity.shape[0]):
+    for a in range(len(net)):
         held = quantity.indices[quantity.indptr[a] : quantity.indptr[a + 1]]
         unquoted = instrument_id[held[np.isnan(unit.half_spread[held])]]
         untraded = [f for f, x, v in zip(unit.factors, net[a], liquid, strict=True) if x and not v]
