@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -45,6 +46,9 @@ def compare(
     Raises what `margin_report` and the methods raise.
     """
     memory = memory_bytes or half_of_memory()
+    if rules.stress_share:
+        rules = replace(rules, stress_share=0.0)
+        notes = (*notes, "mc: its margin stands here without its stress add-on")
     report, found, store, blocks = _measured(pnl, portfolio, rules, methods, memory, progress)
     beyond = exceedance(blocks, store, np.array([m.initial for m in found]))
     tables = comparison_tables(found, report, beyond, level=rules.level)

@@ -18,6 +18,8 @@ from pmvar.methods.standard import standard_margin, unit_requirements
 from pmvar.portfolio import Portfolio
 from pmvar.report.margin_report import MarginReport
 from pmvar.risk.accounts import AccountBlock, account_blocks, block_loss
+from pmvar.risk.add_ons import NO_LIST, AddOn, add_on_table, close_out_add_ons, stress_add_on
+from pmvar.risk.close_out import CloseOut, close_out, cost, some_of
 from pmvar.risk.detail import account_details, largest_accounts
 from pmvar.risk.gradient import BlockGradient, MarketFactor, gradients, market_factors
 from pmvar.risk.isolated import Alone, each_alone, held_alone
@@ -35,7 +37,7 @@ from pmvar.risk.tables import (
     worst_table,
 )
 from pmvar.scenarios.scenario_set import ScenarioSet
-from pmvar.types import Detail, Measure
+from pmvar.types import Detail, Liquidity, Measure, StressOf
 from pmvar.valuation.reprice import ProfitAndLoss, reprice
 from pmvar.valuation.store import TileStore
 from pmvar.valuation.today import Sensitivity, values_and_greeks
@@ -67,6 +69,7 @@ class Priced:
     value: Float[np.ndarray, " instrument"]
     """Of one contract in base currency, NaN where nothing prices it."""
     sensitivities: Sequence[Sensitivity]
+    close_out: CloseOut | None
     isolated: tuple[Alone, Alone]
     """One contract of each instrument, long and short."""
     stress: tuple[str, ...]
@@ -93,16 +96,17 @@ def price_all(
 ) -> Priced:
     """All that `account_tables` needs, computed once; arguments and errors are those of `margin_report`."""
     scenarios = pnl.scenarios
-    if scenarios.n_scenarios * (1 - rules.level) < LEAST_TAIL:
-        least = int(np.ceil(LEAST_TAIL / (1 - rules.level)))
+    if scenarios.n_scenarios * rules.least_tail < LEAST_TAIL:
+        least = int(np.ceil(LEAST_TAIL / rules.least_tail))
+        level = f"{1 - rules.least_tail:.6g}"
         raise UsageError(
-            f"{scenarios.n_scenarios:,} scenarios leave fewer than {LEAST_TAIL} beyond level {rules.level}; "
+            f"{scenarios.n_scenarios:,} scenarios leave fewer than {LEAST_TAIL} beyond level {level}; "
             f"use at least {least:,}"
         )
     entries = stress.labels if stress is not None else ()
     if decorrelated is not None and DECORRELATION in entries:
         raise UsageError(f"the stress list has an entry {DECORRELATION!r}, which is the name of a stress of the model")
-    withheld = _withheld(portfolio, pnl)
+    withheld = unvalued_accounts(portfolio, pnl)
     value, sensitivities = _values(portfolio, pnl)
     memory = (memory_bytes or half_of_memory()) / (1 if decorrelated is None else 2)
     store = TileStore(pnl, memory_bytes=memory, advance=counter(progress, "revaluation", scenarios.n_tiles))
@@ -118,6 +122,7 @@ def price_all(
         less,
         value,
         sensitivities,
+        _close_out(portfolio, pnl, sensitivities) if rules.liquidity is Liquidity.CHARGE else None,
         each_alone(store, portfolio.quantity[_live(portfolio, withheld)], rules),
         entries,
         _stress_profit(portfolio, pnl, stress),
@@ -161,12 +166,15 @@ def account_tables(
         )  # fmt: skip
     stressed = dict(zip(priced.stress, -(portfolio.quantity[live] @ priced.stress_profit).T, strict=True))
     if priced.decorrelated is not None:
-        stressed[DECORRELATION] = _measures(blocks, priced.decorrelated, rules, portfolio)[live]
+        stressed[DECORRELATION] = _measures(blocks, priced.decorrelated, rules, portfolio, level=rules.level)[live]
+    add_ons = _add_ons(priced, portfolio, live, blocks, measured, stressed)
+    added = np.zeros(portfolio.n_accounts)
+    added[live] = sum((one.amount for one in add_ons), np.zeros(len(live)))
     isolated, isolated_error = held_alone(portfolio.quantity, priced.isolated, rules)
     margins = margin_table(
         portfolio, pnl.market, rules, measured,
         value=priced.value, isolated=isolated, isolated_error=isolated_error, withheld=out,
-        fallback=_fallback(portfolio, pnl.market, rules, priced.value, out, priced.last_good),
+        fallback=_fallback(portfolio, pnl.market, rules, priced.value, out, priced.last_good), added=added,
     )  # fmt: skip
     greeks = priced.sensitivities if detail is Detail.GREEKS else []
     return {
@@ -176,6 +184,7 @@ def account_tables(
         "model_greeks": model_greek_table(portfolio, tails, by_model, rules, margins),
         "worst": worst_table(portfolio, tails, pnl.scenarios),
         "stress": stress_table(portfolio, live, stressed),
+        "add_ons": add_on_table(portfolio.account_id, live, add_ons),
     }
 
 
@@ -201,7 +210,7 @@ def finish(
             "last_good": {a: m for a, m in sorted(priced.last_good.items()) if a in out},
             **(settings or {}),
         },
-        notes=notes + tuple(f"{a} is withheld: {reason}" for a, reason in sorted(out.items())[:20]),
+        notes=notes + _absent(priced) + tuple(f"{a} is withheld: {reason}" for a, reason in sorted(out.items())[:20]),
     )
 
 
@@ -255,7 +264,7 @@ def half_of_memory() -> float:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2
 
 
-def _withheld(portfolio: Portfolio, pnl: ProfitAndLoss) -> dict[str, str]:
+def unvalued_accounts(portfolio: Portfolio, pnl: ProfitAndLoss) -> dict[str, str]:
     """Account -> reason, for accounts that hold what cannot be valued."""
     reasons = dict(portfolio.withheld)
     for column, reason in pnl.plan.unpriced.items():
@@ -325,12 +334,67 @@ def _stress_profit(
     return np.concatenate(tiles, axis=1)[:, : stress.n_scenarios]
 
 
-def _measures(blocks: Sequence[AccountBlock], store: TileStore, rules: MarginRules, portfolio: Portfolio) -> np.ndarray:
+def _close_out(portfolio: Portfolio, pnl: ProfitAndLoss, sensitivities: Sequence[Sensitivity]) -> CloseOut:
+    table = portfolio.instruments
+    priced = np.array([i for i in range(len(table)) if i not in pnl.plan.unpriced], dtype=np.int64)
+    return close_out(table, pnl.market, pnl.scenarios, sensitivities, priced)
+
+
+def _add_ons(
+    priced: Priced,
+    portfolio: Portfolio,
+    live: Int[np.ndarray, " live"],
+    blocks: Sequence[AccountBlock],
+    measured: Sequence[BlockMeasure],
+    stressed: Mapping[str, Float[np.ndarray, " live"]],
+) -> list[AddOn]:
+    """What the rules add to the margins of the accounts `live`."""
+    rules, found = priced.rules, []
+    if rules.stress_share:
+        base = np.zeros(portfolio.n_accounts)
+        for m in measured:
+            expected = rules.measure is Measure.EXPECTED_SHORTFALL
+            base[m.block.account] = m.expected_shortfall if expected else m.value_at_risk
+        if rules.stress_of is StressOf.DEPENDENCE:
+            stores = filter(None, (priced.store, priced.decorrelated))
+            worlds = [_measures(blocks, s, rules, portfolio, level=1 - rules.least_tail)[live] for s in stores]
+        else:
+            worlds = [stressed[name] for name in priced.stress]
+        found.append(stress_add_on(base[live], np.max(worlds, axis=0) if worlds else None, rules))
+    if priced.close_out is not None:
+        asked = cost(portfolio.quantity[live], priced.close_out, portfolio.instruments.instrument_id)
+        found += close_out_add_ons(asked, priced.close_out.factors)
+    return found
+
+
+def _absent(priced: Priced) -> tuple[str, ...]:
+    """Notes on add-ons that the rules ask for and the inputs do not tell."""
+    rules, unit, said = priced.rules, priced.close_out, []
+    if rules.stress_share and rules.stress_of is StressOf.LIST and not priced.stress:
+        said.append(f"add-on stress is absent: {NO_LIST}; supply market/stress")
+    if unit is not None:
+        held = np.unique(priced.portfolio.quantity.indices)
+        unquoted = held[np.isnan(unit.half_spread[held])]
+        if len(unquoted):
+            names = some_of([str(i) for i in priced.portfolio.instruments.instrument_id[unquoted]])
+            said.append(
+                f"add-on spread is absent for {len(unquoted):,} of {len(held):,} instruments held, without half_spread "
+                f"in market/liquidity: {names}"
+            )
+        untraded = [f for f, v in zip(unit.factors, unit.volume, strict=True) if not v]
+        if untraded:
+            said.append(f"add-on impact is absent for {some_of(untraded)}: no daily_volume in market/liquidity")
+    return tuple(said)
+
+
+def _measures(
+    blocks: Sequence[AccountBlock], store: TileStore, rules: MarginRules, portfolio: Portfolio, *, level: float
+) -> np.ndarray:
     """The rules' measure of every account that is in a block, NaN of the others."""
     out = np.full(portfolio.n_accounts, np.nan)
     for block in blocks:
         loss = block_loss(block, store, dtype=np.dtype(np.float64))
-        found = measure_losses(loss, store.pnl.scenarios, rules.level, names=portfolio.account_id[block.account])
+        found = measure_losses(loss, store.pnl.scenarios, level, names=portfolio.account_id[block.account])
         expected = rules.measure is Measure.EXPECTED_SHORTFALL
         out[block.account] = found.expected_shortfall if expected else found.value_at_risk
     return out
@@ -346,6 +410,9 @@ def _settings(pnl: ProfitAndLoss, rules: MarginRules) -> dict[str, Any]:
         "multiplier": rules.multiplier,
         "floor": rules.floor,
         "maintenance_ratio": rules.maintenance_ratio,
+        "stress_share": rules.stress_share,
+        "stress_of": str(rules.stress_of),
+        "liquidity": str(rules.liquidity),
         "precision": str(pnl.precision),
         "device": jax.devices()[0].device_kind,
         **pnl.scenarios.provenance,

@@ -90,6 +90,22 @@ class Measure(StrEnum):
     VALUE_AT_RISK = "value_at_risk"
 
 
+class StressOf(StrEnum):
+    """What a margin's share of stress is a share of."""
+
+    DEPENDENCE = "dependence"
+    """The measure of half the tail, under the model and under its decorrelation: the larger."""
+    LIST = "list"
+    """The largest loss under the stress list."""
+
+
+class Liquidity(StrEnum):
+    """Whether a margin holds the cost of closing the account out."""
+
+    NONE = "none"
+    CHARGE = "charge"
+
+
 class Precision(StrEnum):
     """Precision of the instrument P&L tile and of tail selection; everything else is float64."""
 

@@ -145,7 +145,7 @@ def test_format_names_every_table_column_and_key():
             assert f"`{column.name}`" in FORMAT, f"{schema.name}.{column.name}"
             for choice in (*column.choices, *column.unsupported):
                 assert f"`{choice}`" in FORMAT, f"{schema.name}.{column.name}: {choice}"
-    for table, columns in {**TABLES, **comparison.TABLES, **evaluate.TABLES}.items():
+    for table, columns in {**TABLES, **comparison.TABLES, **comparison.COVERAGE_TABLES, **evaluate.TABLES}.items():
         assert f"**{table}**" in FORMAT
         for column in columns:
             assert f"`{column}`" in FORMAT, f"{table}.{column}"

@@ -44,7 +44,7 @@ def test_a_run_under_a_preset(cli: Cli, tmp_path: Path) -> None:
         "stans",
         0.95,
         "2d",
-        0.25,
+        1.0,
     )
     assert "an approximation of OCC" in run.manifest["notes"][0]
     assert cli("run", book, "--out", tmp_path / "other", "--preset", "span2").code == 2

@@ -182,6 +182,24 @@ def test_credit_between_commodities() -> None:
     ]  # fmt: skip
 
 
+def test_credit_by_tier() -> None:
+    """By hand, A's months 1 and 2 in tiers of their own: only the near one is credited against B, at A's price risk a
+    delta, 100; where the far month turns A's net delta down to 1, no more than its price risk is."""
+    move = np.round(STANDARD.price * STANDARD.weight, 12)
+    arrays = SpanArrays(
+        np.array([0, 0, 1]), np.array(["1", "2", "1"], dtype=object), np.zeros(3, int),
+        -np.outer([100.0, 100.0, 30.0], move), np.ones(3), np.zeros(3), np.ones(3),
+    )  # fmt: skip
+    a = CombinedCommodity("A", "USD", months=(("2", (1,)),), credit_months=(("1", (1,)), ("2", (2,))))
+    near = Spread(0.5, (Leg(0, 1, 1.0, 1), Leg(1, -1, 1.0)))
+    given = parameters(a, CombinedCommodity("B", "USD"), credits=(near,))
+    held = [[2.0, 0.0, -2.0], [0.0, 2.0, -2.0], [3.0, 1.0, -4.0], [3.0, -2.0, -3.0]]
+    found = span_margin(sparse.csr_array(np.array(held)), arrays, given)
+    np.testing.assert_allclose(
+        found.risk, [[200 - 100, 60 - 30], [200, 60], [400 - 150, 120 - 45], [100 - 50, 90 - 45]], rtol=1e-12
+    )
+
+
 books = st.lists(
     st.lists(st.sampled_from([0.0, 1.0, -1.0, 2.0, -3.0, 7.0, -0.5]), min_size=5, max_size=5), min_size=1, max_size=6
 )

@@ -174,6 +174,51 @@ def test_margins_by_hand(tmp_path: Path) -> None:
     np.testing.assert_allclose(margin.maintenance, margin.risk.sum(axis=1), rtol=1e-12)
 
 
+@pytest.mark.parametrize(
+    ("alignment", "decimals", "digits", "price"),
+    [("C", 3, 122060, 122 + 6 / 32), ("C", 3, 129247, 129 + 24.75 / 32), ("0", 2, 3757, 375.75), ("0", 2, 5602, 560.25),
+     ("", 1, 420, 42.0)],
+)  # fmt: skip
+def test_prices_in_fractions(tmp_path: Path, alignment: str, decimals: int, digits: int, price: float) -> None:
+    """Points and 32nds with quarters, cents with quarters; of what is margined by published arrays nothing moves."""
+    text = lines()
+    at = next(i for i, line in enumerate(text) if line.startswith("P CMXSI"))
+    text[at] = record("P ", exchange="CMX", commodity="SI", product="FUT", decimals=decimals, value=CVF, currency="USD",
+                      alignment=alignment)  # fmt: skip
+    at = next(i for i, line in enumerate(text) if line.startswith("81CMXSI"))
+    text[at : at + 2] = pair(FUTURE / 2, SILVER, delta=1.0, price=digits)
+    found = read(tmp_path, text)
+    assert found.contracts.price[4] == price
+    np.testing.assert_array_equal(found.arrays.loss[4], FUTURE / 2)
+    if alignment:
+        for bad in (digits - digits % 10 + 4, 122_320 + 7 if alignment == "C" else 3759):
+            text[at : at + 2] = pair(FUTURE / 2, SILVER, delta=1.0, price=bad)
+            with pytest.raises(InputError, match=f"no price in fractions of alignment {alignment}"):
+                read(tmp_path, text)
+
+
+def test_credits_by_tier(tmp_path: Path) -> None:
+    """Tiers of record S, not those between months: February's gold hedges no silver; a tier must be defined."""
+    text = lines()
+    scan = next(i for i, line in enumerate(text) if line.startswith("S GC"))
+    text[scan] = record("S ", code="GC", method="20", tier_1=1, start_1="202510", end_1="202512", tier_2=2,
+                        start_2="202601", end_2="202712", price_risk="1")  # fmt: skip
+    credit = {"priority": 1, "rate": 60.0, "exchange_1": "CMX", "code_1": "GC", "ratio_1": 1.0, "side_1": "A",
+              "exchange_2": "CMX", "code_2": "SI", "ratio_2": 2.0, "side_2": "B", "method": "20"}  # fmt: skip
+    text[-1] = record("6 ", **credit, tier_1=1)
+    found = read(tmp_path, text)
+    assert found.parameters.commodities[0].credit_months == (("202512", (1,)), ("202602", (2,)))
+    assert [leg.tier for leg in found.parameters.credits[0].legs] == [1, 0]
+    names = list(found.contract_id)
+    held = [{"GC FUT 202512": 1, "SI FUT 202512": -2}, {"GC FUT 202602": 1, "SI FUT 202512": -2}]
+    position = np.array([[one.get(n, 0.0) for n in names] for one in held])
+    margin = span_margin(sparse.csr_array(position), found.arrays, found.parameters)
+    np.testing.assert_allclose(margin.risk, [[12_070 - 7_200, 12_000 - 7_200], [12_000, 12_000]], rtol=1e-12)
+    text[-1] = record("6 ", **credit, tier_1=3)
+    with pytest.raises(InputError, match=f"line {len(text)} '3': its tier of GC is not defined"):
+        read(tmp_path, text)
+
+
 def test_the_risk_exponent_scales_all_amounts(tmp_path: Path) -> None:
     """Arrays, charges and the minimum in tens: the same margins."""
     one, ten = read(tmp_path, lines()), read(tmp_path, lines(exponent=1))
@@ -204,7 +249,7 @@ def test_wide_arrays_and_long_prices(tmp_path: Path) -> None:
 def test_picked_commodities(tmp_path: Path) -> None:
     """Of a whole house's file one product: what is odd about others does not matter, nor do credits with them."""
     odd = [line.replace("S SI    01", "S SI    10") for line in lines()]
-    with pytest.raises(InputError, match="S method.*only 01 is known"):
+    with pytest.raises(InputError, match="S method.*only 01, 20 are known"):
         read(tmp_path, odd)
     found = read(tmp_path, odd, commodities=("GC",))
     assert [c.name for c in found.parameters.commodities] == ["GC"] and len(found.contract_id) == 4
@@ -234,7 +279,7 @@ def change(record_: str, name: str, text: str) -> list[str]:
         ("2 ", "product_2", "OOC", "product_2.*'OOC'.*only PHY, FUT, OOP, OOF"),
         ("2 ", "style", "F", "style.*'F'"),
         ("2 ", "combination", "S", "combination"),
-        ("S ", "method", "10", "only 01"),
+        ("S ", "method", "10", "only 01, 20"),
         ("S ", "price_risk", "3", "price_risk"),
         ("3 ", "method", "05", "only 01, 10"),
         ("3 ", "start_1", "209912", "range of months"),
@@ -244,9 +289,11 @@ def change(record_: str, name: str, text: str) -> list[str]:
         ("4 ", "method", "11", "only 01, 10"),
         ("4 ", "adjustment_1", "110", "factor of 1.00"),
         ("6 ", "credit", "F", "credit.*only blank, W"),
-        ("6 ", "tier_1", "02", "credits by tier"),
+        ("6 ", "tier_1", "02", "credits by tier are method 20"),
+        ("6 ", "method", "10", "method.*only blank, 01, 20"),
         ("6 ", "eligible", "N", "some accounts only"),
-        ("P CMXGC", "alignment", "C", "alignment.*only blank"),
+        ("P CMXGC", "alignment", "K", "alignment.*only blank, C, 0 are known"),
+        ("P CMXOG", "alignment", "C", "alignment.*only blank is known"),
         ("P CMXOG", "valuation", "FUT", "valuation.*only blank, EQTY"),
         ("P CMXOG", "currency", "EUR", "currency.*'EUR'"),
         ("B CMXGC", "price_quoted", "P", "price_quoted"),

@@ -172,7 +172,8 @@ def test_a_small_file(tmp_path: Path) -> None:
         ("</ccDef>", "<sSpread/></ccDef>", "sSpread.*only dSpread"),
         ("<somMeth>MAX</somMeth>", "<somMeth>MAX</somMeth><spotRate><r>1</r></spotRate>", "spotRate/pe.*0 times"),
         ("</ccDef>", "<adjRate><val>1.2</val></adjRate></ccDef>", r"adjRate.*lies in \(0, 1\]"),
-        ("</ccDef>", "<interTiers><tier><tn>1</tn></tier></interTiers></ccDef>", "credits by tier"),
+        ("</ccDef>", "<interTiers><tier><tn>1</tn></tier></interTiers></ccDef>", "interTiers/sPe.*0 times"),
+        ("</ccDef>", "<scanTiers><tier><tn>1</tn></tier></scanTiers></ccDef>", "scanning by tier is not known"),
         ("</ccDef>", "<intraTiers><tier><tn>1</tn><sPe>2</sPe></tier></intraTiers></ccDef>", "ePe.*0 times"),
         ("</ccDef>", "<intraTiers><tier><tn>1</tn><brk>2</brk></tier></intraTiers></ccDef>", "brk.*ranges of months"),
         ("<exercise>EURO", "<valueMeth>FUT</valueMeth><exercise>EURO", "only options paid at once"),
@@ -247,6 +248,25 @@ def test_tiers_months_and_options_on_futures(tmp_path: Path) -> None:
     ]
     np.testing.assert_allclose(margin.risk[:, 0], [2 * 1.5 + 24, 29, 42, 7])
     np.testing.assert_allclose(margin.maintenance, 0.75 * margin.initial)
+
+
+def test_credits_by_tier(tmp_path: Path) -> None:
+    """`interTiers` have numbers of their own: a credit takes them, not those between months; unknown ones are named."""
+    credit = (
+        "<interSpreads><dSpread><spread>1</spread><chargeMeth>W</chargeMeth><rate><val>0.5</val></rate>"
+        "<tLeg><cc>A</cc><tn>1</tn><rs>A</rs><i>1</i></tLeg><tLeg><cc>A</cc><tn>2</tn><rs>B</rs><i>1</i></tLeg>"
+        "</dSpread></interSpreads><exchange>"
+    )
+    tiers = (
+        "<interTiers><tier><tn>0</tn></tier><tier><tn>1</tn><sPe>202403</sPe><ePe>202403</ePe></tier>"
+        "<tier><tn>2</tn><sPe>202406</sPe><ePe>202512</ePe></tier></interTiers><intraTiers>"
+    )
+    text = TIERED.replace("<exchange>", credit, 1).replace("<intraTiers>", tiers, 1)
+    commodity, *_ = read(tmp_path, text).parameters.commodities
+    assert dict(commodity.credit_months) == {"202403": (1,), "202406": (2,), "202409": (2,)}
+    assert dict(commodity.months) == {"202403": (1,), "202406": (1,), "202409": (2,)}
+    with pytest.raises(InputError, match="interSpreads/dSpread 1 '2': its tier of A is not defined"):
+        read(tmp_path, text.replace("<tn>2</tn><sPe>202406", "<tn>3</tn><sPe>202406"))
 
 
 def test_all_that_is_wrong_is_told_at_once(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ from pmvar.valuation import reprice
 from pmvar.valuation.reprice import ProfitAndLoss
 
 RUN_SETTINGS = ("horizon", "seed", "sampling", "netting", "precision", "surface", "decorrelation")
-RULES = ("level", "measure", "multiplier", "floor", "maintenance_ratio")
+RULES = ("level", "measure", "multiplier", "floor", "maintenance_ratio", "stress_share", "stress_of", "liquidity")
 TOLERANCE = 1e-6
 """Of an account's gross notional: what another machine or version may move."""
 

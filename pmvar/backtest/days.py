@@ -5,23 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
+from pmvar.backtest.realised import account_losses, realised_scenarios
 from pmvar.backtest.rolling import Forecast, Past, Schedule, forecasts
 from pmvar.errors import InputError, Problem
 from pmvar.market.snapshot import MarketSnapshot
 from pmvar.models.specification import ModelSpecification
 from pmvar.portfolio import Portfolio
-from pmvar.risk.accounts import account_blocks, block_loss
 from pmvar.risk.measure import measure_losses
-from pmvar.scenarios.clock import horizon_end
 from pmvar.scenarios.scenario_set import ScenarioSet
 from pmvar.scenarios.simulate import simulate
-from pmvar.types import Drift, FactorKind
+from pmvar.types import Drift
 from pmvar.valuation.reprice import reprice
-from pmvar.valuation.store import TileStore
 
 SIMULATED = 999
 """Losses drawn from the law of each day, for critical values."""
@@ -56,24 +53,7 @@ def realised_losses(
     `like` names the factors, and how a move of a vol reaches other tenors; time passes as over one period.
     """
     starts = schedule.starts(len(past.moves.day))
-    column = [past.moves.name.index(f) for f in like.factor_names]
-    log = np.log(past.moves.ratio[:, column])
-    shock = np.stack([log[s : s + schedule.horizon].sum(axis=0) for s in starts])
-    is_vol = np.array([f.kind is FactorKind.VOL for f in like.factors])
-    # As in a scenario, whose vols are capped: atanh undoes what the cap would do to what really came.
-    inside = np.clip(shock / like.vol_cap, -1 + 1e-9, 1 - 1e-9)
-    shock = np.where(is_vol, like.vol_cap * np.arctanh(inside), shock)
-    scenarios = ScenarioSet(
-        factors=like.factor_names,
-        as_of=market.as_of,
-        horizon_end=horizon_end(market.as_of, float(schedule.horizon), like.steps_per_year),
-        shock=jnp.asarray(shock)[:, None, :],
-        weight=np.ones(len(shock)),
-        n_replicates=1,
-        term_exponent=np.array([f.term_exponent for f in like.factors]),
-        tenor=np.array([f.tenor for f in like.factors]),
-        vol_cap=like.vol_cap,
-    )
+    scenarios = realised_scenarios(past.moves, starts, schedule.horizon, market, like)
     return losses(portfolio, market, scenarios).T
 
 
@@ -88,11 +68,7 @@ def losses(
         name = portfolio.instruments.instrument_id[column]
         rule = f"{name} cannot be valued: {reason}"
         raise InputError(Problem(rule, "supply its factor's history, or leave it out of the book", file="history"))
-    store = TileStore(pnl, memory_bytes=np.inf)
-    out = np.empty((portfolio.n_accounts, scenarios.n_scenarios))
-    for block in account_blocks(portfolio.quantity, np.arange(portfolio.n_accounts)):
-        out[block.account] = block_loss(block, store, dtype=np.dtype(np.float64))[:]
-    return out
+    return account_losses(pnl, np.arange(portfolio.n_accounts))
 
 
 def forecast_days(

@@ -230,6 +230,16 @@ def compare(
         Path | None,
         typer.Option("--span-file", metavar="FILE", help="SPAN file whose own risk arrays are method span."),
     ] = None,
+    history: Annotated[
+        Path | None,
+        typer.Option(metavar="CLOSES", help="Daily prices: would each margin have held under the moves of the past?"),
+    ] = None,
+    vols: Annotated[
+        Path | None, typer.Option(help="Daily implied vols of the same assets, as fractions per √year.")
+    ] = None,
+    first: Annotated[
+        str | None, typer.Option("--from", metavar="DAY", help="First day judged, such as 2020-01-01.")
+    ] = None,
     paths: Annotated[int | None, typer.Option(help="Number of scenarios.")] = None,
     level: Annotated[float | None, typer.Option(help="Upper tail of the loss, such as 0.99.")] = None,
     horizon: Annotated[str | None, typer.Option(help="Margin period of risk, such as 2d.")] = None,
@@ -246,6 +256,9 @@ def compare(
         out,
         methods=methods.split(","),
         span_file=span_file,
+        history=history,
+        vols=vols,
+        first=first,
         overrides=overrides,
         table_format=str(table_format),
         log_json=log_json,

@@ -106,6 +106,12 @@ def load_book(
         marks = read["market/marks"]
         if head and market and marks is not None:
             check_marks(marks, instruments, market, head, problems=problems, notes=notes)
+        liquidity = read["market/liquidity"]
+        if liquidity is not None:
+            known = instruments.instrument_id.astype(str)
+            unlisted = int((~np.isin(liquidity["instrument_id"].astype(str), known)).sum())
+            if unlisted:
+                notes.flags.append(f"market/liquidity: {unlisted} rows belong to instruments that are not listed")
     _check_netting(read, head.settings.netting if head else Netting.REJECT, problems=problems, notes=notes)
     stress = _stress(read["market/stress"], model, problems=problems)
     problems.raise_any()

@@ -145,6 +145,14 @@ def _surfaces(
     return surfaces
 
 
+def _known(table: Table | None, column: str) -> dict[str, float]:
+    """Instrument -> number, of the rows that have one."""
+    if table is None:
+        return {}
+    rows = np.flatnonzero(~np.isnan(table[column]))
+    return dict(zip(map(str, table["instrument_id"][rows]), table[column][rows].tolist(), strict=True))
+
+
 def build_market(
     tables: Mapping[str, Table | None], head: BookHead, *, problems: Problems, notes: Notes
 ) -> MarketSnapshot | None:
@@ -182,6 +190,8 @@ def build_market(
             forwards=curves,
             discounts=discounts,
             vols=surfaces,
+            half_spread=_known(tables.get("market/liquidity"), "half_spread"),
+            daily_volume=_known(tables.get("market/liquidity"), "daily_volume"),
             quarantined=dict(notes.quarantined),
         )
     except InputError as error:

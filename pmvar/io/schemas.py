@@ -124,6 +124,15 @@ MARKS = Schema(
     ),
     key=("instrument_id",),
 )
+LIQUIDITY = Schema(
+    "market/liquidity",
+    (
+        _name("instrument_id"),
+        _number("half_spread", 0.0, optional=True),
+        _number("daily_volume", 0.0, optional=True),
+    ),
+    key=("instrument_id",),
+)
 DIVIDENDS = Schema(
     "market/dividends",
     (_name("underlying"), _time("ex_date"), _number("amount", 0.0), _name("currency")),
@@ -136,6 +145,6 @@ STRESS = Schema(
 )
 
 REQUIRED = (INSTRUMENTS, POSITIONS, SPOTS)
-OPTIONAL = (BALANCES, FORWARDS, RATES, VOLS, MARKS, DIVIDENDS, STRESS)
+OPTIONAL = (BALANCES, FORWARDS, RATES, VOLS, MARKS, LIQUIDITY, DIVIDENDS, STRESS)
 """Forwards, rates and vols are needed only by what is listed: a book of spots has none."""
 SCHEMAS = {schema.name: schema for schema in (*REQUIRED, *OPTIONAL)}

@@ -15,7 +15,7 @@ from pmvar.io.csv_text import decodable
 from pmvar.io.problems import Problems
 from pmvar.io.times import parse_duration, parse_time
 from pmvar.risk.rules import MarginRules
-from pmvar.types import Measure, Netting, Precision, Sampling
+from pmvar.types import Liquidity, Measure, Netting, Precision, Sampling, StressOf
 
 FILE = "book.toml"
 SURFACES = ("raw",)
@@ -156,6 +156,9 @@ SECTIONS: Mapping[str, Mapping[str, Check]] = {
         "multiplier": _real(1e-6, 999_999.0, rule="must be positive and below 1e6"),
         "floor": _real(0.0, 999_999_999_999_999.0, rule="must be from 0 to below 1e15"),
         "maintenance_ratio": _real(1e-9, 1.0, rule="must lie in (0, 1]"),
+        "stress_share": _real(0.0, 1.0, rule="must lie in [0, 1], such as 0.25"),
+        "stress_of": _one_of(StressOf),
+        "liquidity": _one_of(Liquidity),
     },
     "limits": {"max_price_age": _age},
 }

@@ -94,12 +94,9 @@ class CommodityDraft:
     spreads: list[SpreadDraft] = field(default_factory=list)
     """Between its months, in priority order."""
     tiers: list[tuple[int, str, str]] = field(default_factory=list)
-    """Number, first and last month."""
-
-    def of_months(self, months: list[str]) -> tuple[tuple[str, tuple[int, ...]], ...]:
-        """Months with the tiers that they lie in; a tier's last month covers its days, `202606` also `20260615`."""
-        inside = ((m, tuple(n for n, first, last in self.tiers if first <= m <= last + "~")) for m in months)
-        return tuple((m, tiers) for m, tiers in inside if tiers)
+    """Number, first and last month; of spreads between months."""
+    credit_tiers: list[tuple[int, str, str]] = field(default_factory=list)
+    """The same of credits between commodities."""
 
 
 @dataclass
@@ -136,6 +133,12 @@ class Draft:
         if len(inside) < len(self.credits):
             gone = len(self.credits) - len(inside)
             self.notes.append(f"{gone} credits with commodities that the file does not hold are left out")
+        known = {c.given.name: {0, *(n for n, _, _ in c.credit_tiers)} for c in self.commodities}
+        for credit in inside:
+            for leg in credit.legs:
+                if leg.tier not in known[leg.commodity]:
+                    self.refuse(credit.where, f"its tier of {leg.commodity} is not defined", "define the tier",
+                                str(leg.tier))  # fmt: skip
         self.problems.raise_any()
         credits = tuple(_spread(c, index) for c in inside)
         source = f"{organisation} SPAN file of {day}"
@@ -183,8 +186,9 @@ class Draft:
         self.problems.raise_any()
         months = sorted({contract.month for contract, (own, _) in zip(self.contracts, places, strict=True) if own == c})
         return replace(
-            draft.given, months=draft.of_months(months), spreads=tuple(_spread(s, index) for s in draft.spreads)
-        )
+            draft.given, months=_of_months(months, draft.tiers), credit_months=_of_months(months, draft.credit_tiers),
+            spreads=tuple(_spread(s, index) for s in draft.spreads),
+        )  # fmt: skip
 
     def _columns(self, places: list[tuple[int, float]]) -> tuple[SpanContracts, SpanArrays]:
         def column(name: str, default: float = 0.0) -> Float[np.ndarray, " contract"]:
@@ -206,6 +210,12 @@ class Draft:
             np.ones(len(kind)),
         )
         return contracts, arrays
+
+
+def _of_months(months: list[str], tiers: list[tuple[int, str, str]]) -> tuple[tuple[str, tuple[int, ...]], ...]:
+    """Months with the tiers that they lie in; a tier's last month covers its days, `202606` also `20260615`."""
+    inside = ((m, tuple(n for n, first, last in tiers if first <= m <= last + "~")) for m in months)
+    return tuple((m, own) for m, own in inside if own)
 
 
 def _spread(draft: SpreadDraft, index: dict[str, int]) -> Spread:

@@ -1,9 +1,10 @@
 """Where each field of a positional SPAN file stands: the expanded unpacked format (`U2`, `.pa2`), as one table.
 
 CME Group, SPAN pages, "Risk Parameter File Layouts for the Positional Formats", expanded types 0, 2, 3, 4, 6, 8, B, C,
-E, P and S (cmegroupclientsite.atlassian.net, space pubspan; type 8 is page 46235915). The columns of C and E, and what
-the numbers of 8 mean (losses of one long contract, times ten to the risk exponent; nines where there is no price),
-from the open parsers riskkit (charlieyanhx), which reconciled them with a file of CME, and rpolton/span-for-margin.
+E, P and S (cmegroupclientsite.atlassian.net, space pubspan; type 8 is page 46235915, S 47087663, 6 46071819). The
+columns of C and E, and what the numbers of 8 mean (losses of one long contract, times ten to the risk exponent; nines
+where there is no price), from the open parsers riskkit (charlieyanhx), which reconciled them with a file of CME, and
+rpolton/span-for-margin.
 """
 
 from __future__ import annotations
@@ -70,7 +71,12 @@ _TABLE = {
     "S ": """
         code         3   8  X
         method       9  10  X
+        tier        13  14  9.0?  5 14
+        start       15  20  X     5 14
+        end         21  26  X     5 14
         price_risk  83  83  X
+        start_day   84  85  X     5 4
+        end_day     86  87  X     5 4
     """,
     "3 ": """
         code         3   8  X

@@ -119,10 +119,10 @@ class _Reader(Draft):
                     f"{where}/{path}", f"only {', '.join(allowed)} is known", "margin this commodity elsewhere", value
                 )
         self.only_deltas(element, where)
-        for tier in element.findall("interTiers/tier"):
+        for tier in element.findall("scanTiers/tier"):
             if (tier.findtext("tn") or "").strip() != "0":
-                rule = "credits by tier are not known"
-                self.refuse(f"{where}/interTiers", rule, "margin it elsewhere", tier.findtext("tn") or "")
+                rule = "scanning by tier is not known"
+                self.refuse(f"{where}/scanTiers", rule, "margin it elsewhere", tier.findtext("tn") or "")
         method = self.text(element, "somMeth", where)
         if method and method not in set(ShortOptionMethod):
             self.refuse(
@@ -149,22 +149,22 @@ class _Reader(Draft):
             maintenance_ratio=self.adjustment(element, where),
         )  # fmt: skip
         spreads = [self._spread(s, "F", where) for s in element.findall("dSpread")]
-        self.commodities.append(CommodityDraft(given, links, spreads, self.tiers(element, where)))
+        self.commodities.append(CommodityDraft(
+            given, links, spreads, self.tiers(element, "intraTiers", where), self.tiers(element, "interTiers", where)
+        ))  # fmt: skip
 
-    def tiers(self, element: Any, where: str) -> list[tuple[int, str, str]]:
-        """Tiers of spreads between months; tier 0, all of them, apart."""
-        found = []
-        for tier in element.findall("intraTiers/tier"):
-            number = self.number(tier, "tn", f"{where}/intraTiers", least=0.0)
+    def tiers(self, element: Any, kind: str, where: str) -> list[tuple[int, str, str]]:
+        """Tiers of spreads between months, or of credits; tier 0, all months, apart."""
+        found, where = [], f"{where}/{kind}"
+        for tier in element.findall(f"{kind}/tier"):
+            number = self.number(tier, "tn", where, least=0.0)
             if number > 0:
                 for child in tier:
                     if child.tag not in ("tn", "sPe", "ePe"):
-                        self.refuse(
-                            f"{where}/intraTiers/{child.tag}", "tiers are ranges of months", "write sPe and ePe"
-                        )
-                first, last = (self.text(tier, end, f"{where}/intraTiers") for end in ("sPe", "ePe"))
+                        self.refuse(f"{where}/{child.tag}", "tiers are ranges of months", "write sPe and ePe")
+                first, last = (self.text(tier, end, where) for end in ("sPe", "ePe"))
                 if first > last:
-                    self.refuse(f"{where}/intraTiers", "ends before it starts", "correct it", f"{first} {last}")
+                    self.refuse(where, "ends before it starts", "correct it", f"{first} {last}")
                 found.append((int(number), first, last))
         return found
 
@@ -206,8 +206,8 @@ class _Reader(Draft):
                 self.refuse(f"{where}/{leg.tag}/rs", "must be A or B", "correct it", side)
             tier = self.number(leg, "tn", where, least=0.0) if leg.tag == "tLeg" else 0.0
             month = self.text(leg, "pe", where) if leg.tag == "pLeg" else ""
-            if charge == "W" and (tier != 0 or month):
-                self.refuse(f"{where}/{leg.tag}", "credits by tier or month are not known", "margin it elsewhere")
+            if charge == "W" and month:
+                self.refuse(f"{where}/{leg.tag}", "credits by month are not known", "margin it elsewhere")
             ratio = self.number(leg, "i", where, least=1e-12)
             commodity = self.text(leg, "cc", where)
             legs.append(LegDraft(commodity, 1 if side == "A" else -1, ratio, int(np.nan_to_num(tier)), month))

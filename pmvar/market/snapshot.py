@@ -36,6 +36,10 @@ class MarketSnapshot:
     """By currency."""
     vols: Mapping[str, VolSurface] = field(default_factory=dict)
     """By underlying."""
+    half_spread: Mapping[str, float] = field(default_factory=dict)
+    """By instrument: half of ask less bid, in the unit of its mark, where known."""
+    daily_volume: Mapping[str, float] = field(default_factory=dict)
+    """By instrument: contracts that trade in a day, where known."""
     quarantined: Mapping[str, str] = field(default_factory=dict)
     """Factor name -> reason: inputs that are present but must not be used; their accounts are withheld."""
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from pmvar.market.snapshot import MarketSnapshot
 from pmvar.methods.fallback import at_least_standard, unpriceable, value_today
-from pmvar.methods.result import MethodMargin, Step
+from pmvar.methods.result import MethodMargin, Origin, Step
 from pmvar.methods.span.default import scan_ranges
 from pmvar.methods.standard import unit_requirements
 from pmvar.portfolio import Portfolio
@@ -61,4 +61,6 @@ def collateral_margin(portfolio: Portfolio, market: MarketSnapshot, scenarios: S
         MAINTENANCE * total + kept,
         tuple(sorted(steps, key=lambda s: (s.account, s.group))),
         notes,
+        QUANTILE,
+        Origin.MODEL,
     )

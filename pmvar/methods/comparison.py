@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float
 from scipy import stats
 
-from pmvar.methods.result import MethodMargin, Step
+from pmvar.methods.result import MethodMargin, Origin, Step
 from pmvar.risk.exceedance import Exceedance
 from pmvar.risk.result import Columns, MarginResult
 from pmvar.types import Status
@@ -24,7 +24,7 @@ TABLES: Mapping[str, tuple[str, ...]] = {
     ),
     "methods": (
         "method", "source", "total_margin", "ratio_p10", "ratio_median", "ratio_p90", "rank_correlation", "distance",
-        "breach_probability", "n_under", "n_fair", "n_over", "notes",
+        "breach_probability", "n_under", "n_fair", "n_over", "level", "origin", "notes",
     ),
     "steps": ("account_id", "method", "group", "name", "label", "amount"),
     "strategies": (
@@ -32,6 +32,18 @@ TABLES: Mapping[str, tuple[str, ...]] = {
     ),
 }  # fmt: skip
 """Tables of a comparison and their columns, in order."""
+
+COVERAGE_TABLES: Mapping[str, tuple[str, ...]] = {
+    "coverage": (
+        "account_id", "method", "level", "periods", "breaches", "expected_breaches", "coverage", "kupiec_p", "zone",
+        "mean_shortfall", "largest_shortfall", "left_out",
+    ),
+    "method_coverage": (
+        "method", "level", "accounts", "periods", "after_fit", "total_margin", "coverage", "least_coverage", "n_held",
+        "kupiec_too_many", "kupiec_too_few", "n_green", "n_yellow", "n_red", "mean_shortfall", "largest_shortfall",
+    ),
+}  # fmt: skip
+"""Further tables of a comparison with a history, and their columns."""
 
 OVER = 1.5
 """Beyond this multiple of the expected shortfall a margin is more than the tail asks for."""
@@ -74,6 +86,8 @@ def monte_carlo(result: MarginResult) -> MethodMargin:
         margins["initial_margin"],
         margins["maintenance_margin"],
         tuple(sorted(steps, key=lambda s: (s.account, s.group))),
+        level=float(result.settings["level"]),
+        origin=Origin.MODEL,
     )
 
 
@@ -83,7 +97,10 @@ def gross(result: MarginResult) -> MethodMargin:
     alone = margins["isolated_margin"]
     ratio = float(result.settings["maintenance_ratio"])
     steps = tuple(Step(int(a), "", "positions", "each alone", float(alone[a])) for a in np.flatnonzero(alone))
-    return MethodMargin(GROSS, "Monte Carlo, every position and balance alone", alone, ratio * alone, steps)
+    return MethodMargin(
+        GROSS, "Monte Carlo, every position and balance alone", alone, ratio * alone, steps,
+        level=float(result.settings["level"]), origin=Origin.MODEL,
+    )  # fmt: skip
 
 
 def comparison_tables(
@@ -176,7 +193,7 @@ def _summary(
     counts = (found.count(v) for v in (Verdict.UNDER, Verdict.FAIR, Verdict.OVER))
     total = float(method.initial.sum())
     return (method.method, method.source, total, low, middle, high, correlation, distance, mean, *map(float, counts),
-            " ".join(method.notes))  # fmt: skip
+            method.level or 0.0, str(method.origin), " ".join(method.notes))  # fmt: skip
 
 
 def strategy_table(

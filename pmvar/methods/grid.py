@@ -53,7 +53,7 @@ def grid_margin(
     missing = unpriceable(table, market)
     value = np.full(len(table), np.nan)
     risks: dict[str, UnderlyingRisk] = {}
-    scanned = _scanned(portfolio, rules, market)
+    scanned = scanned_rows(portfolio, rules, market)
     for underlying, rows, values in _valued(portfolio, market, rules, state, missing):
         value[rows] = values.today
         inside = scanned[rows]
@@ -82,6 +82,13 @@ def grid_margin(
     )
 
 
+def group_initial(
+    name: str, members: dict[str, UnderlyingRisk], rules: GridRules, state: VenueState
+) -> Float[np.ndarray, " account"]:
+    """Initial margin of underlyings that are margined together."""
+    return _totals(_group_lines(name, members, rules, state))[0]
+
+
 def _totals(lines: list[_Line]) -> tuple[Float[np.ndarray, " account"], Float[np.ndarray, " account"]]:
     """Initial and maintenance margin, line after line."""
     return np.sum([line.initial for line in lines], axis=0), np.sum([line.maintenance for line in lines], axis=0)
@@ -106,14 +113,14 @@ def held_values(portfolio: Portfolio, market: MarketSnapshot, rules: GridRules, 
     """By underlying, the values of what the scan covers; what cannot be valued is left out."""
     table = portfolio.instruments
     missing = unpriceable(table, market)
-    scanned = _scanned(portfolio, rules, market)
+    scanned = scanned_rows(portfolio, rules, market)
     for underlying, rows, values in _valued(portfolio, market, rules, state, missing):
         inside = np.flatnonzero(scanned[rows])
         if inside.size:
             yield underlying, rows[inside], _take(values, inside)
 
 
-def _scanned(portfolio: Portfolio, rules: GridRules, market: MarketSnapshot) -> np.ndarray:
+def scanned_rows(portfolio: Portfolio, rules: GridRules, market: MarketSnapshot) -> np.ndarray:
     """Which instruments the scan covers: all but balances, and those of a derivative's underlying if rules say so."""
     table = portfolio.instruments
     is_cash = table.kind == Kind.CASH

@@ -165,7 +165,7 @@ def grid_slopes(
     values: GridValues, market: MarketSnapshot, rules: GridRules, state: VenueState
 ) -> tuple[GridValues, GridValues]:
     """Derivatives of `values`, put where the values are: by the log price of the underlying, strikes' volatilities
-    held, and by a parallel shift of volatility (per 1.00). By automatic differentiation; the basis charge is left out.
+    held, and by a parallel shift of volatility (per 1.00). Values by automatic differentiation, deltas in closed form.
     """
     instruments = values.instruments
     at = _setting(instruments, market, rules, state)
@@ -175,13 +175,15 @@ def grid_slopes(
     for along in (spot, Moves(0.0, 0.0, 1 + at.vol_by_vol, 0.0, 0.0)):
         found = slopes_under(instruments, at.terms, at.moves, along=along)
         moved = _in_coin(found, at, instruments, rules)
-        slopes.append(replace(values, today=found[:, 0], value=moved[:, 1 : 1 + n], basis=values.basis * 0.0))
-    by_spot, by_vol = slopes
+        slopes.append(replace(values, today=found[:, 0], value=moved[:, 1 : 1 + n], basis=found[:, 1 + n :]))
+    delta_by_spot, delta_by_vol = _delta_slopes(instruments, at.terms)
+    by_spot, by_vol = slopes[0], replace(slopes[1], delta=delta_by_vol, price=0.0)
     # Futures start anew at every price: their profit goes with X·F, inverse with X/F.
     is_future = np.isin(instruments.kind, [Kind.FUTURE, Kind.PERPETUAL])
     power = np.where(instruments.settlement == Settlement.LINEAR, 1.0, -1.0) + at.linked
     by_spot = replace(
         by_spot,
+        delta=delta_by_spot,
         today=np.where(is_future, 0.0, by_spot.today),
         value=np.where(is_future[:, None], power[:, None] * values.value, by_spot.value),
     )
@@ -235,3 +237,16 @@ def _delta(instruments: Instruments, terms: Terms) -> Float[np.ndarray, " instru
     future = np.where(instruments.settlement == Settlement.INVERSE, units / forward, units)
     is_future = np.isin(instruments.kind, [Kind.FUTURE, Kind.PERPETUAL])
     return np.where(instruments.kind == Kind.OPTION, option, np.where(is_future, future, 0.0))
+
+
+def _delta_slopes(instruments: Instruments, terms: Terms) -> tuple[np.ndarray, np.ndarray]:
+    """Of `_delta`, by the log forward and by the volatility."""
+    units, forward, strike = (np.asarray(x) for x in (terms.units, terms.forward, terms.strike))
+    root = np.sqrt(np.maximum(np.asarray(terms.time), 0.0))
+    deviation = np.maximum(np.asarray(terms.vol) * root, 1e-12)
+    moneyness = np.log(forward / strike) / deviation
+    density = units * np.exp(-((moneyness + deviation / 2) ** 2) / 2) / np.sqrt(2 * np.pi)
+    is_option = instruments.kind == Kind.OPTION
+    coins = np.isin(instruments.kind, [Kind.FUTURE, Kind.PERPETUAL]) & (instruments.settlement == Settlement.INVERSE)
+    by_log = np.where(is_option, density / deviation, np.where(coins, -units / forward, 0.0))
+    return by_log, np.where(is_option, density * root * (0.5 - moneyness / deviation), 0.0)

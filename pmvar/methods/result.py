@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import NamedTuple
 
 import numpy as np
@@ -27,6 +28,15 @@ class Step(NamedTuple):
     """Adds to the margin if positive."""
 
 
+class Origin(StrEnum):
+    """Where a method's numbers come from."""
+
+    FIXED = "fixed"
+    """Rules: they do not follow the market."""
+    MODEL = "model"
+    """The run's model."""
+
+
 @dataclass(frozen=True)
 class MethodMargin:
     """Margins of all accounts by one method: base currency, finite, ≥ 0."""
@@ -41,6 +51,9 @@ class MethodMargin:
     """How each came about, sorted by account and group; by account they lead to the margin."""
     notes: tuple[str, ...] = ()
     """Sentences a reader must see: positions outside the method, approximations."""
+    level: float | None = None
+    """Share of periods that the margin means to hold, at least; None where its rules name none."""
+    origin: Origin = Origin.FIXED
 
 
 Method = Callable[[Portfolio], MethodMargin]

@@ -10,6 +10,7 @@ from pmvar.methods.comparison import MONTE_CARLO, OVER, Verdict
 from pmvar.report import comparison_figures as figures
 from pmvar.report import summary
 from pmvar.report.page import page
+from pmvar.risk.result import Columns
 
 if TYPE_CHECKING:
     from pmvar.report.comparison_report import ComparisonReport
@@ -35,7 +36,8 @@ def _context(result: ComparisonReport) -> dict[str, Any]:
         "synthetic": summary.synthetic(result.notes),
         "notes": result.notes,
         "over": OVER,
-        "methods": [dict(zip(table, row, strict=True)) for row in zip(*table.values(), strict=True)],
+        "methods": _rows(table),
+        "coverage": _rows(result.tables.get("method_coverage", {})),
         "n_accounts": len(of[MONTE_CARLO]["account_id"]),
         "ratios": figures.ratios({m: t["ratio"] for m, t in of.items()}),
         "scatters": [
@@ -50,6 +52,10 @@ def _context(result: ComparisonReport) -> dict[str, Any]:
         "grids": [(g, figures.grid(g, currency=currency), figures.cloud(g)) for g in result.grids],
         "flat_settings": summary.flatten(settings),
     }  # fmt: skip
+
+
+def _rows(table: Columns) -> list[dict[str, Any]]:
+    return [dict(zip(table, row, strict=True)) for row in zip(*table.values(), strict=True)]
 
 
 def _extremes(table: dict[str, np.ndarray], verdict: Verdict, sign: int) -> list[dict[str, Any]]:

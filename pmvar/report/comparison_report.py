@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 from pmvar.io.run import write_run
-from pmvar.methods.comparison import TABLES
+from pmvar.methods.comparison import COVERAGE_TABLES, TABLES
 from pmvar.report.comparison_html import render
 from pmvar.risk.result import MarginResult
 
@@ -50,5 +50,5 @@ class ComparisonReport(MarginResult):
         """Publish tables, manifest.json and report.html as the folder `path`, all or nothing, as a run does."""
         return write_run(
             path, self, report_html=render(self), inputs=inputs or {}, book=book, table_format=table_format,
-            columns=TABLES,
+            columns={**TABLES, **{n: c for n, c in COVERAGE_TABLES.items() if n in self.tables}},
         )  # fmt: skip

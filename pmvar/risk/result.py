@@ -26,11 +26,12 @@ TABLES: Mapping[str, tuple[str, ...]] = {
     "worst": ("account_id", "rank", "scenario", "weight", "loss"),
     "shocks": ("scenario", "factor", "shock"),
     "stress": ("account_id", "scenario", "loss"),
+    "add_ons": ("account_id", "add_on", "factor", "amount", "absent"),
 }  # fmt: skip
 """Tables of a run and their columns, in order. `model_greeks` holds the derivatives of the initial margin by parameters
 of the model (a correlation has two factors, a parameter of all factors none), `worst` each account's worst scenarios
 (rank 1 is the worst), `shocks` the log changes of all factors in those scenarios (long form), `stress` the losses under
-the stress list."""
+the stress list, `add_ons` what an initial margin holds beside its measure, and what of it could not be told."""
 
 
 @dataclass(frozen=True)

@@ -60,8 +60,12 @@ def margin_table(
     isolated_error: Float[np.ndarray, " account"],
     withheld: Mapping[str, str],
     fallback: Float[np.ndarray, " account"],
+    added: Float[np.ndarray, " account"],
 ) -> Columns:
-    """The table `margins`, withheld accounts at their fallback; NumericsError names an account that is not finite."""
+    """The table `margins`: withheld accounts at their fallback, `added` to the margins of the others.
+
+    Raises NumericsError naming an account that is not finite.
+    """
     n = portfolio.n_accounts
     names = [str(a) for a in portfolio.account_id]
     out = np.array([a in withheld for a in names], dtype=bool)
@@ -70,7 +74,7 @@ def margin_table(
     var_error = _scatter(portfolio, measured, [m.var_error for m in measured])
     es_error = _scatter(portfolio, measured, [m.es_error for m in measured])
     tail = shortfall if rules.measure is Measure.EXPECTED_SHORTFALL else var
-    initial = np.where(out, fallback, rules.multiplier * np.maximum(tail, rules.floor))
+    initial = np.where(out, fallback, rules.multiplier * np.maximum(tail, rules.floor) + added)
     maintenance = rules.maintenance_ratio * initial
     worth = equity(portfolio, market, value)
     status = np.full(n, Status.OK, dtype=object)
@@ -92,7 +96,7 @@ def margin_table(
         "excess": worth - initial,
         "isolated_margin": alone,
         "isolated_standard_error": np.where(out, 0.0, isolated_error),
-        "diversification_benefit": alone - initial,
+        "diversification_benefit": alone - (initial - added),
         "status": _text([str(s) for s in status]),
         "reason": _text([withheld.get(a, "") for a in names]),
     }

@@ -47,6 +47,8 @@ class _Deltas:
     months: list[str]
     left: Float[np.ndarray, "account month"]
     taken: Float[np.ndarray, "account month"]
+    creditable: Float[np.ndarray, " account"]
+    """Of the net delta, what no credit has taken yet."""
 
 
 def span_margin(position: sparse.csr_array, arrays: SpanArrays, parameters: SpanParameters) -> SpanMargin:
@@ -68,7 +70,7 @@ def span_margin(position: sparse.csr_array, arrays: SpanArrays, parameters: Span
         delta = held @ (arrays.delta[rows][:, None] * member) if months else np.zeros((n, 0))
         largest = np.abs(delta).max(axis=1, initial=0.0, keepdims=True)
         delta = np.where(np.abs(delta) > LEAST * largest, delta, 0.0)
-        deltas.append(_Deltas(months, delta.copy(), np.zeros_like(delta)))
+        deltas.append(_Deltas(months, delta.copy(), np.zeros_like(delta), np.abs(delta.sum(axis=1))))
         price_risk[:, c] = _price_risk(loss, active, delta.sum(axis=1), parameters)
         for a in np.flatnonzero(scan[:, c] > 0):
             label = scenario_label(parameters.grid, int(active[a]))
@@ -143,19 +145,23 @@ def _credit(
 
     def net(leg: Leg) -> np.ndarray:
         d = deltas[leg.commodity]
-        return d.left[:, parameters.commodities[leg.commodity].covers(leg, d.months)].sum(axis=1)
+        return d.left[:, parameters.commodities[leg.commodity].credits(leg, d.months)].sum(axis=1)
 
     for direction in (1, -1):
         room = [np.maximum(direction * leg.side * net(leg), 0.0) / leg.ratio for leg in credit.legs]
         formed = np.min(room, axis=0)
         for leg, name in zip(credit.legs, names, strict=True):
             d, used = deltas[leg.commodity], formed * leg.ratio
-            own = parameters.commodities[leg.commodity].covers(leg, d.months)
+            own = parameters.commodities[leg.commodity].credits(leg, d.months)
             side = direction * leg.side
             # Net of the months' other side, which stands against them already.
             available = np.where(own, np.maximum(side * d.left, 0.0), 0.0)
             before = np.cumsum(available, axis=1) - available
             d.left -= side * np.clip(used[:, None] - before, 0.0, available)
+            if leg.tier:
+                # A tier's deltas may exceed the net of all months, for which alone there is a price risk to credit.
+                used = np.minimum(used, d.creditable)
+            d.creditable = np.maximum(d.creditable - used, 0.0)
             amount = -credit.rate * used * price_risk[:, leg.commodity]
             other[:, leg.commodity] += amount
             _step(steps, name, "credit", " / ".join(names), amount)

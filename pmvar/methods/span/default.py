@@ -19,7 +19,7 @@ from pmvar.errors import UsageError
 from pmvar.instruments import Instruments
 from pmvar.market.snapshot import MarketSnapshot
 from pmvar.methods.fallback import STILL, at_least_standard, debt_margin, unpriceable, value_today
-from pmvar.methods.result import Method, MethodMargin, Step
+from pmvar.methods.result import Method, MethodMargin, Origin, Step
 from pmvar.methods.span.aggregate import span_margin
 from pmvar.methods.span.arrays import AGEING, SpanArrays
 from pmvar.methods.span.parameters import STANDARD, CombinedCommodity, Leg, SpanGrid, SpanParameters, Spread
@@ -97,6 +97,8 @@ def default_span(
             tuple(sorted((*found.steps, *added), key=lambda s: (s.account, s.group))),
             ("no SPAN file was given: scan ranges are the model's own quantiles, spread rates are assumed;"
              " balances above zero are not scanned", *notes),
+            given.scan_quantile,
+            Origin.MODEL,
         )  # fmt: skip
 
     return margin

@@ -6,7 +6,7 @@ documentation. Every month of a commodity belongs to tiers by number; tier 0 is 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -128,6 +128,8 @@ class CombinedCommodity:
     currency: str
     months: tuple[tuple[str, tuple[int, ...]], ...] = ()
     """Months with the tiers they belong to, tier 0 apart; a month that is absent is in tier 0 alone."""
+    credit_months: tuple[tuple[str, tuple[int, ...]], ...] = ()
+    """The same of the tiers that credits between commodities name, which are numbered apart."""
     spreads: tuple[Spread, ...] = ()
     """Between its months, in priority order."""
     spot: tuple[SpotRate, ...] = ()
@@ -149,11 +151,18 @@ class CombinedCommodity:
             raise refused("a maintenance ratio lies in (0, 1]", self.name, str(self.maintenance_ratio))
 
     def covers(self, leg: Leg, months: Sequence[str]) -> np.ndarray:
-        """Which of `months` a leg may take deltas of."""
-        if leg.month:
-            return np.array([m == leg.month for m in months], dtype=bool)
-        own = dict(self.months)
-        return np.array([leg.tier == 0 or leg.tier in own.get(m, ()) for m in months], dtype=bool)
+        """Which of `months` a leg of a spread between months may take deltas of."""
+        return _covers(leg, months, dict(self.months))
+
+    def credits(self, leg: Leg, months: Sequence[str]) -> np.ndarray:
+        """Which of `months` a leg of a credit may take deltas of."""
+        return _covers(leg, months, dict(self.credit_months))
+
+
+def _covers(leg: Leg, months: Sequence[str], tiers: Mapping[str, tuple[int, ...]]) -> np.ndarray:
+    if leg.month:
+        return np.array([m == leg.month for m in months], dtype=bool)
+    return np.array([leg.tier == 0 or leg.tier in tiers.get(m, ()) for m in months], dtype=bool)
 
 
 @dataclass(frozen=True)
