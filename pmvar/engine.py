@@ -14,9 +14,12 @@ from jaxtyping import Float, Int
 
 from pmvar.errors import NumericsError, UsageError
 from pmvar.market.snapshot import MarketSnapshot
+from pmvar.models.at_volatility import VOLATILITY, under
+from pmvar.models.specification import ModelSpecification
 from pmvar.methods.standard import standard_margin, unit_requirements
 from pmvar.portfolio import Portfolio
 from pmvar.report.margin_report import MarginReport
+from pmvar.risk.anti_procyclicality import STRESSED_WEIGHT, Protected, Protection, protection
 from pmvar.risk.accounts import AccountBlock, account_blocks, block_loss
 from pmvar.risk.detail import account_details, largest_accounts
 from pmvar.risk.gradient import BlockGradient, MarketFactor, gradients, market_factors
@@ -35,7 +38,7 @@ from pmvar.risk.tables import (
     worst_table,
 )
 from pmvar.scenarios.scenario_set import ScenarioSet
-from pmvar.types import Detail, Measure
+from pmvar.types import ApcTool, Detail, Measure
 from pmvar.valuation.reprice import ProfitAndLoss, reprice
 from pmvar.valuation.store import TileStore
 from pmvar.valuation.today import Sensitivity, values_and_greeks
@@ -51,6 +54,10 @@ LEAST_TAIL = 10
 """Scenarios that must lie beyond the level: fewer say nothing of a tail, nor of their own error."""
 
 
+Charged = Mapping[str, tuple[float, float]]
+"""Account -> the initial margin that was charged before, and how many days ago."""
+
+
 def quiet(stage: str, done: int, total: int) -> None:
     """Progress that nobody looks at."""
 
@@ -64,6 +71,9 @@ class Priced:
     rules: MarginRules
     store: TileStore
     decorrelated: TileStore | None
+    stressed: TileStore | None
+    """Under the stressed volatility; None: no margin asks for it."""
+    long_run: TileStore | None
     value: Float[np.ndarray, " instrument"]
     """Of one contract in base currency, NaN where nothing prices it."""
     sensitivities: Sequence[Sensitivity]
@@ -77,6 +87,7 @@ class Priced:
     withheld: Mapping[str, str]
     """Account -> reason."""
     last_good: Mapping[str, float]
+    charged: Charged
 
 
 def price_all(
@@ -86,7 +97,10 @@ def price_all(
     *,
     stress: ScenarioSet | None = None,
     decorrelated: ProfitAndLoss | None = None,
+    stressed: ProfitAndLoss | None = None,
+    long_run: ProfitAndLoss | None = None,
     last_good: Mapping[str, float] | None = None,
+    charged: Charged | None = None,
     detail: Detail = Detail.GREEKS,
     memory_bytes: float | None = None,
     progress: Progress = quiet,
@@ -102,20 +116,25 @@ def price_all(
     entries = stress.labels if stress is not None else ()
     if decorrelated is not None and DECORRELATION in entries:
         raise UsageError(f"the stress list has an entry {DECORRELATION!r}, which is the name of a stress of the model")
+    for tool, other in ((ApcTool.STRESSED, stressed), (ApcTool.FLOOR, long_run)):
+        if tool in rules.apc and other is None:
+            raise UsageError(f"the rules ask for {tool!r}: supply the P&L under that volatility, or leave it out")
     withheld = _withheld(portfolio, pnl)
     value, sensitivities = _values(portfolio, pnl)
-    memory = (memory_bytes or half_of_memory()) / (1 if decorrelated is None else 2)
-    store = TileStore(pnl, memory_bytes=memory, advance=counter(progress, "revaluation", scenarios.n_tiles))
-    less = None
-    if decorrelated is not None:
-        advance = counter(progress, "decorrelation", decorrelated.scenarios.n_tiles)
-        less = TileStore(decorrelated, memory_bytes=memory, advance=advance)
+    worlds = {"revaluation": pnl, DECORRELATION: decorrelated, "stressed": stressed, "long run": long_run}
+    memory = (memory_bytes or half_of_memory()) / sum(world is not None for world in worlds.values())
+
+    def store_of(stage: str, world: ProfitAndLoss) -> TileStore:
+        return TileStore(world, memory_bytes=memory, advance=counter(progress, stage, world.scenarios.n_tiles))
+
+    store, *others = (None if world is None else store_of(stage, world) for stage, world in worlds.items())
+    assert store is not None
     return Priced(
         pnl,
         portfolio,
         rules,
         store,
-        less,
+        *others,
         value,
         sensitivities,
         each_alone(store, portfolio.quantity[_live(portfolio, withheld)], rules),
@@ -124,6 +143,7 @@ def price_all(
         market_factors(portfolio.instruments, pnl) if detail is Detail.GREEKS else (),
         withheld,
         last_good or {},
+        charged or {},
     )
 
 
@@ -163,10 +183,11 @@ def account_tables(
     if priced.decorrelated is not None:
         stressed[DECORRELATION] = _measures(blocks, priced.decorrelated, rules, portfolio)[live]
     isolated, isolated_error = held_alone(portfolio.quantity, priced.isolated, rules)
-    margins = margin_table(
+    margins, protected = margin_table(
         portfolio, pnl.market, rules, measured,
         value=priced.value, isolated=isolated, isolated_error=isolated_error, withheld=out,
         fallback=_fallback(portfolio, pnl.market, rules, priced.value, out, priced.last_good),
+        protected=_protected(priced, portfolio, blocks),
     )  # fmt: skip
     greeks = priced.sensitivities if detail is Detail.GREEKS else []
     return {
@@ -176,6 +197,7 @@ def account_tables(
         "model_greeks": model_greek_table(portfolio, tails, by_model, rules, margins),
         "worst": worst_table(portfolio, tails, pnl.scenarios),
         "stress": stress_table(portfolio, live, stressed),
+        "anti_procyclicality": protected,
     }
 
 
@@ -205,6 +227,15 @@ def finish(
     )
 
 
+def protecting(model: ModelSpecification, rules: MarginRules) -> dict[str, ModelSpecification]:
+    """The laws that the rules ask for beside today's, by the argument of `margin_report` that takes the P&L under them.
+
+    Raises InputError for a model that has none of the volatility.
+    """
+    argument = {ApcTool.STRESSED: "stressed", ApcTool.FLOOR: "long_run"}
+    return {name: under(model, VOLATILITY[tool]) for tool, name in argument.items() if tool in rules.apc}
+
+
 def margin_report(
     pnl: ProfitAndLoss,
     portfolio: Portfolio,
@@ -212,7 +243,10 @@ def margin_report(
     *,
     stress: ScenarioSet | None = None,
     decorrelated: ProfitAndLoss | None = None,
+    stressed: ProfitAndLoss | None = None,
+    long_run: ProfitAndLoss | None = None,
     last_good: Mapping[str, float] | None = None,
+    charged: Charged | None = None,
     greeks: bool = True,
     memory_bytes: float | None = None,
     notes: tuple[str, ...] = (),
@@ -223,14 +257,15 @@ def margin_report(
 
     Accounts that hold something which cannot be valued are withheld: their margin is the largest of `last_good` and the
     standard margin, never zero in silence. `decorrelated`, the P&L under `ModelSpecification.decorrelated`, adds each
-    account's measure under it to the table `stress`. `greeks=False` leaves out gradients and the spot–vol–time split.
+    account's measure under it to the table `stress`. The tools of `rules.apc` need `stressed` and `long_run`, the P&L
+    under `models.at_volatility.under` of the same number of scenarios, and `charged`. `greeks=False` leaves out gradients and the spot–vol–time split.
     Raises UsageError if the tail holds too few scenarios and NumericsError if any number is not finite.
     """
     detail = Detail.GREEKS if greeks else Detail.COMPONENTS
     priced = price_all(
         pnl, portfolio, rules,
-        stress=stress, decorrelated=decorrelated, last_good=last_good, detail=detail, memory_bytes=memory_bytes,
-        progress=progress,
+        stress=stress, decorrelated=decorrelated, stressed=stressed, long_run=long_run, last_good=last_good,
+        charged=charged, detail=detail, memory_bytes=memory_bytes, progress=progress,
     )  # fmt: skip
     tables = account_tables(priced, detail=detail, progress=progress)
     tables["shocks"] = shock_table(tables["worst"]["scenario"], pnl.scenarios)
@@ -336,6 +371,30 @@ def _measures(blocks: Sequence[AccountBlock], store: TileStore, rules: MarginRul
     return out
 
 
+def _protected(priced: Priced, portfolio: Portfolio, blocks: Sequence[AccountBlock]) -> Protected:
+    """What the tools against procyclicality say of each account; zeros of those that are in no block."""
+    n, rules = portfolio.n_accounts, priced.rules
+    found = {tool: Protection(np.zeros(n), np.zeros(n)) for tool in (ApcTool.STRESSED, ApcTool.FLOOR)}
+    unions = {
+        ApcTool.STRESSED: ((priced.store, 1 - STRESSED_WEIGHT), (priced.stressed, STRESSED_WEIGHT)),
+        ApcTool.FLOOR: ((priced.long_run, 1.0),),
+    }
+    for tool, out in found.items():
+        for block in blocks if tool in rules.apc else ():
+            stores, shares = zip(*unions[tool], strict=True)
+            own = protection(
+                [block_loss(block, s, dtype=np.dtype(np.float64)) for s in stores],
+                [s.pnl.scenarios for s in stores],
+                rules,
+                shares=shares,
+                names=portfolio.account_id[block.account],
+            )
+            for whole, part in zip(out, own, strict=True):
+                whole[block.account] = part
+    charged = np.array([priced.charged.get(str(a), (0.0, 0.0)) for a in portfolio.account_id]).reshape(-1, 2)
+    return Protected(rules, found[ApcTool.STRESSED], found[ApcTool.FLOOR], *charged.T)
+
+
 def _settings(pnl: ProfitAndLoss, rules: MarginRules) -> dict[str, Any]:
     return {
         "as_of": datetime.fromtimestamp(pnl.market.as_of, UTC).isoformat().replace("+00:00", "Z"),
@@ -346,6 +405,7 @@ def _settings(pnl: ProfitAndLoss, rules: MarginRules) -> dict[str, Any]:
         "multiplier": rules.multiplier,
         "floor": rules.floor,
         "maintenance_ratio": rules.maintenance_ratio,
+        "apc": ",".join(rules.apc),
         "precision": str(pnl.precision),
         "device": jax.devices()[0].device_kind,
         **pnl.scenarios.provenance,

@@ -90,6 +90,17 @@ class Measure(StrEnum):
     VALUE_AT_RISK = "value_at_risk"
 
 
+class ApcTool(StrEnum):
+    """Tools against procyclical margins: EMIR's, article 28(1) of Commission Delegated Regulation (EU) 153/2013."""
+
+    BUFFER = "buffer"
+    """(a) a quarter more than is calculated, which rising margins may use up."""
+    STRESSED = "stressed"
+    """(b) a quarter of the weight on scenarios of stressed volatility."""
+    FLOOR = "floor"
+    """(c) never below the margin under volatility estimated over ten years."""
+
+
 class Precision(StrEnum):
     """Precision of the instrument P&L tile and of tail selection; everything else is float64."""
 

@@ -21,7 +21,7 @@ from pmvar.bulk.blocks import Blocks
 from pmvar.bulk.journal import Journal, Log, work_folder
 from pmvar.bulk.lock import exclusive
 from pmvar.bulk.plan import Plan, check_disk, make_plan
-from pmvar.engine import Progress, finish, half_of_memory, price_all, quiet
+from pmvar.engine import Progress, finish, half_of_memory, price_all, protecting, quiet
 from pmvar.errors import PmvarError, ResourceError, StateError, Stopped
 from pmvar.io.book import Book
 from pmvar.io.run import (
@@ -36,13 +36,14 @@ from pmvar.io.run import (
     versions,
 )
 from pmvar.io.table_files import TableFormat
+from pmvar.io.times import parse_time
 from pmvar.models.specification import ModelSpecification
 from pmvar.report.html import render
 from pmvar.risk.detail import largest_accounts
 from pmvar.risk.result import TABLES, Columns
 from pmvar.risk.tables import shock_table
 from pmvar.scenarios import simulate, stress_scenarios
-from pmvar.types import Detail
+from pmvar.types import DAY, ApcTool, Detail
 from pmvar.valuation.reprice import ProfitAndLoss, reprice
 
 BY_ACCOUNT = tuple(name for name in TABLES if name != "shocks")
@@ -119,8 +120,9 @@ def _locked(
     if journal is not None and _is_published(out, journal):
         log("the run before this one had published everything")
         return read_margins(out).tables["margins"]
-    last_good = last_margins(out)
-    fingerprint = _fingerprint(request, last_good)
+    book = request.book
+    last_good, charged = last_margins(out), charged_before(out, book.market.as_of)
+    fingerprint = _fingerprint(request, last_good, charged)
     if journal is None:
         journal = Journal.begin(work, {"fingerprint": fingerprint, "starts": plan.starts.tolist()})
     else:
@@ -128,13 +130,13 @@ def _locked(
         plan = replace(plan, starts=np.array(journal.head["starts"], dtype=np.int64))
         log(f"{len(journal.entries)} of {len(plan.starts)} blocks were finished before")
 
-    book = request.book
     stress = stress_scenarios(book.stress, book.model, book.market)
     share = book.settings.decorrelation
     priced = price_all(
         _profit(book, book.model), book.portfolio, book.rules,
         stress=stress, decorrelated=_profit(book, book.model.decorrelated(share)) if share else None,
-        last_good=last_good, detail=request.detail, progress=progress,
+        **{key: _profit(book, model) for key, model in protecting(book.model, book.rules).items()},
+        last_good=last_good, charged=charged, detail=request.detail, progress=progress,
         memory_bytes=np.inf if plan.in_memory else 1.0,
     )  # fmt: skip
     blocks = Blocks(priced, detail=request.detail, log=log)
@@ -183,6 +185,22 @@ def last_margins(out: Path) -> dict[str, float]:
     return {**before.manifest["settings"].get("last_good", {}), **valued}
 
 
+def charged_before(out: Path, as_of: float) -> dict[str, tuple[float, float]]:
+    """Of each account, the initial margin that the run being replaced charged with its buffer, and how many days before
+    `as_of`. A run of the same time is replaced for good: what it went by itself holds again. A later one says nothing.
+    """
+    if not (out / MANIFEST).is_file():
+        return {}
+    before = read_margins(out)
+    table = before.tables["anti_procyclicality"]
+    days = (as_of - parse_time(before.manifest["settings"]["as_of"])) / DAY
+    margin = table["initial_margin" if days > 0 else "previous_margin"].tolist()
+    since = [days] * len(margin) if days > 0 else table["previous_days"].tolist()
+    if days < 0 or ApcTool.BUFFER not in before.manifest["settings"].get("apc", "").split(","):
+        return {}
+    return {str(a): (m, d) for a, m, d in zip(table["account_id"], margin, since, strict=True) if m > 0}
+
+
 def _is_published(out: Path, journal: Journal) -> bool:
     """Whether the end came after the results had taken their place."""
     return (out / MANIFEST).is_file() and read_manifest(out)["digest"] == journal.published
@@ -196,12 +214,14 @@ def _profit(book: Book, model: ModelSpecification) -> ProfitAndLoss:
     return reprice(book.portfolio, book.market, scenarios, precision=s.precision)
 
 
-def _fingerprint(request: Request, last_good: Mapping[str, float]) -> dict[str, Any]:
+def _fingerprint(
+    request: Request, last_good: Mapping[str, float], charged: Mapping[str, tuple[float, float]]
+) -> dict[str, Any]:
     """Everything that a bit of the results depends on."""
     import jax
 
     book = request.book
-    before = json.dumps(sorted(last_good.items()))
+    before = json.dumps([sorted(last_good.items()), sorted(charged.items())])
     said = {
         "inputs": dict(book.input_hashes),
         "settings": {name: str(value) for name, value in asdict(book.settings).items()},

@@ -148,6 +148,9 @@ def run(
     decorrelation: Annotated[
         float | None, typer.Option(help="Stress: this share of the correlation between underlyings goes.")
     ] = None,
+    apc: Annotated[
+        str | None, typer.Option(help="Tools against procyclical margins: buffer, stressed, floor, with commas; none.")
+    ] = None,
     preset: Annotated[
         str | None, typer.Option(help="Settings near a clearing house's method: stans or span2; options come first.")
     ] = None,
@@ -174,7 +177,7 @@ def run(
 
     overrides = {
         "scenarios": paths, "level": level, "horizon": horizon, "seed": seed,
-        "sampling": sampling, "netting": netting, "precision": precision, "decorrelation": decorrelation,
+        "sampling": sampling, "netting": netting, "precision": precision, "decorrelation": decorrelation, "apc": apc,
     }  # fmt: skip
     summary, code = run_book(
         book,
@@ -267,6 +270,10 @@ def calibrate(
         str | None, typer.Option("--as-of", help="Last day used, such as 2022-11-01; else the last.")
     ] = None,
     window: Annotated[str | None, typer.Option(help="How far back, such as 4y or 1000d; else all.")] = None,
+    stressed: Annotated[
+        str | None,
+        typer.Option(help="Days of the stressed volatility, such as 2020-02-15..2020-06-15; else the worst 250 moves."),
+    ] = None,
     assume_vols: Annotated[bool, typer.Option(help="An assumed vol factor where there is no history of vols.")] = True,
     bayes: Annotated[bool, typer.Option("--bayes", help="Sample the posterior of volatility filters, too.")] = False,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the sampler.")] = 1,
@@ -278,7 +285,7 @@ def calibrate(
 
     chosen = assets.split(",") if assets else None
     summary = calibrate_history(
-        history, vols, out, model, chosen, as_of, window, assume_vols=assume_vols,
+        history, vols, out, model, chosen, as_of, window, assume_vols=assume_vols, stressed=stressed,
         posterior_seed=seed if bayes else None, overrides=override or [], log_json=log_json,
     )  # fmt: skip
     typer.echo(summary)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pmvar.cli.calibrate import read_moves
+from pmvar.cli.calibrate import read_factors
 from pmvar.cli.progress import progress
 from pmvar.cli.run import keep_compiled
 from pmvar.errors import UsageError
@@ -30,6 +30,7 @@ def backtest_history(
     """Backtest `models` on the panel in `history` and publish in `out`; returns what to print."""
     from pmvar.backtest.backtest import Accounts, backtest
     from pmvar.backtest.report import BacktestReport
+    from pmvar.calibration.panel import moves
     from pmvar.io.book import load_book
     from pmvar.io.run import check_writable
     from pmvar.io.times import parse_day
@@ -45,14 +46,14 @@ def backtest_history(
         start = parse_day(first)
     except ValueError as error:
         raise UsageError(f"--from: {error}") from error
-    moves, source, level = read_moves(history, vols, assets)
+    panel, source, level = read_factors(history, vols, assets)
     accounts = None
     if book is not None:
         loaded = load_book(book)
         accounts = Accounts(loaded.portfolio, loaded.market, {})
     with progress(log_json=log_json) as advance:
         found = backtest(
-            moves,
+            moves(panel),
             models,
             first=start,
             horizon=int(steps),

@@ -15,7 +15,7 @@ from pmvar.io.csv_text import decodable
 from pmvar.io.problems import Problems
 from pmvar.io.times import parse_duration, parse_time
 from pmvar.risk.rules import MarginRules
-from pmvar.types import Measure, Netting, Precision, Sampling
+from pmvar.types import ApcTool, Measure, Netting, Precision, Sampling
 
 FILE = "book.toml"
 SURFACES = ("raw",)
@@ -95,6 +95,15 @@ def _horizon(value: Any) -> str:
     return value
 
 
+def _tools(value: Any) -> tuple[ApcTool, ...]:
+    names = [name.strip() for name in value.split(",")] if isinstance(value, str) else [""]
+    if names in (["none"], [""]) and isinstance(value, str):
+        return ()
+    if len(set(names)) < len(names) or not set(names) <= set(ApcTool):
+        raise ValueError(f"must be none, or any of {', '.join(ApcTool)}, each once, with commas")
+    return tuple(tool for tool in ApcTool if tool in names)
+
+
 def _existing(names: tuple[str, ...]) -> Check:
     """The name if this version has it; raises UsageError otherwise: the book is sound, the wish is not
     met."""
@@ -156,6 +165,7 @@ SECTIONS: Mapping[str, Mapping[str, Check]] = {
         "multiplier": _real(1e-6, 999_999.0, rule="must be positive and below 1e6"),
         "floor": _real(0.0, 999_999_999_999_999.0, rule="must be from 0 to below 1e15"),
         "maintenance_ratio": _real(1e-9, 1.0, rule="must lie in (0, 1]"),
+        "apc": _tools,
     },
     "limits": {"max_price_age": _age},
 }

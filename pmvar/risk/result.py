@@ -26,11 +26,16 @@ TABLES: Mapping[str, tuple[str, ...]] = {
     "worst": ("account_id", "rank", "scenario", "weight", "loss"),
     "shocks": ("scenario", "factor", "shock"),
     "stress": ("account_id", "scenario", "loss"),
+    "anti_procyclicality": (
+        "account_id", "current_margin", "stressed_margin", "stressed_standard_error", "long_run_margin",
+        "long_run_standard_error", "calculated_margin", "previous_margin", "previous_days", "initial_margin",
+    ),
 }  # fmt: skip
 """Tables of a run and their columns, in order. `model_greeks` holds the derivatives of the initial margin by parameters
 of the model (a correlation has two factors, a parameter of all factors none), `worst` each account's worst scenarios
 (rank 1 is the worst), `shocks` the log changes of all factors in those scenarios (long form), `stress` the losses under
-the stress list."""
+the stress list, `anti_procyclicality` what the tools that are switched on make of each margin (0: not this tool, or no
+previous margin)."""
 
 
 @dataclass(frozen=True)

@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pmvar.errors import UsageError
-from pmvar.types import Measure
+from pmvar.types import ApcTool, Measure
 
 
 @dataclass(frozen=True)
 class MarginRules:
-    """IM = multiplier · max(measure, floor); MM = maintenance_ratio · IM. Amounts in base currency."""
+    """IM = multiplier · max(measure, floor), raised by the tools of `apc` (see `pmvar.risk.anti_procyclicality`);
+    MM = maintenance_ratio · IM. Amounts in base currency."""
 
     level: float = 0.99
     """Upper tail of the loss, in (0.5, 1)."""
@@ -18,6 +19,8 @@ class MarginRules:
     multiplier: float = 1.0
     floor: float = 0.0
     maintenance_ratio: float = 0.8
+    apc: tuple[ApcTool, ...] = ()
+    """Tools against procyclicality that are switched on."""
 
     def __post_init__(self) -> None:
         sound = 0.5 < self.level < 1 and 0 < self.multiplier < 1e6 and 0 <= self.floor < 1e15

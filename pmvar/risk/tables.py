@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from pmvar.errors import NumericsError
 from pmvar.market.snapshot import MarketSnapshot
 from pmvar.portfolio import Portfolio
+from pmvar.risk.anti_procyclicality import Protected
 from pmvar.risk.gradient import BlockGradient, MarketFactor
 from pmvar.risk.measure import N_WORST, BlockMeasure, BlockTail
 from pmvar.risk.model_gradient import ModelGradient
@@ -60,8 +61,10 @@ def margin_table(
     isolated_error: Float[np.ndarray, " account"],
     withheld: Mapping[str, str],
     fallback: Float[np.ndarray, " account"],
-) -> Columns:
-    """The table `margins`, withheld accounts at their fallback; NumericsError names an account that is not finite."""
+    protected: Protected,
+) -> tuple[Columns, Columns]:
+    """The tables `margins`, withheld accounts at their fallback, and `anti_procyclicality`; NumericsError names an
+    account that is not finite."""
     n = portfolio.n_accounts
     names = [str(a) for a in portfolio.account_id]
     out = np.array([a in withheld for a in names], dtype=bool)
@@ -70,7 +73,8 @@ def margin_table(
     var_error = _scatter(portfolio, measured, [m.var_error for m in measured])
     es_error = _scatter(portfolio, measured, [m.es_error for m in measured])
     tail = shortfall if rules.measure is Measure.EXPECTED_SHORTFALL else var
-    initial = np.where(out, fallback, rules.multiplier * np.maximum(tail, rules.floor))
+    current = rules.multiplier * np.maximum(tail, rules.floor)
+    initial = np.where(out, fallback, protected.initial(current))
     maintenance = rules.maintenance_ratio * initial
     worth = equity(portfolio, market, value)
     status = np.full(n, Status.OK, dtype=object)
@@ -92,7 +96,8 @@ def margin_table(
         "excess": worth - initial,
         "isolated_margin": alone,
         "isolated_standard_error": np.where(out, 0.0, isolated_error),
-        "diversification_benefit": alone - initial,
+        # Of the margin without what protects it: isolated margins have none of that.
+        "diversification_benefit": alone - np.where(out, fallback, current),
         "status": _text([str(s) for s in status]),
         "reason": _text([withheld.get(a, "") for a in names]),
     }
@@ -100,7 +105,7 @@ def margin_table(
         if column.dtype == np.float64 and not np.all(np.isfinite(column)):
             bad = names[int(np.flatnonzero(~np.isfinite(column))[0])]
             raise NumericsError(f"{name} of account {bad} is not finite")
-    return columns
+    return columns, protected.table(portfolio.account_id, current, np.flatnonzero(~out))
 
 
 def _positions(measured: Sequence[BlockTail]) -> list[tuple[int, int, int, int]]:
@@ -191,7 +196,7 @@ def greek_table(
 
 
 def _moves(rules: MarginRules, margins: Columns) -> Float[np.ndarray, " account"]:
-    """d(initial margin)/d(measure): where the floor binds the margin does not move."""
+    """d(current margin)/d(measure), the tools against procyclicality aside: where the floor binds it does not move."""
     tail = margins["expected_shortfall" if rules.measure is Measure.EXPECTED_SHORTFALL else "value_at_risk"]
     return rules.multiplier * (tail > rules.floor)
 
