@@ -49,10 +49,7 @@ def lookback(
     ago = day[-1] - LONG_RUN_YEARS * 365.25 * DAY
     inside = day > ago
     long_run = _deviation(x[inside], LEAST_MOVES)
-    if period is None:
-        stressed_day = _worst(x / long_run)
-    else:
-        stressed_day = (day >= period[0]) & (day <= period[1])
+    stressed_day = _worst(x / long_run) if period is None else (day >= period[0]) & (day <= period[1])
     own = _deviation(x[stressed_day], LEAST_MOVES)
     ratio = own / long_run
     if np.isnan(ratio).all():

@@ -49,7 +49,8 @@ def at_volatility(
         raise InputError(Problem(rule, "switch the tool off, or calibrate another model", file="model.json"))
     filtered = s.state.get("filter")
     if filtered is not None:
-        rows = {n: {**filtered[n], "variance": float(d**2)} for n, d in zip(names, deviation, strict=True) if n in filtered}
+        today = dict(zip(names, (deviation**2).tolist(), strict=True))
+        rows = {name: {**row, "variance": today[name]} for name, row in filtered.items()}
         state, posterior = {**s.state, "filter": rows}, s.posterior
         if posterior is not None:
             own = deviation[[names.index(n) for n in posterior.factors]]

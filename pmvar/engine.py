@@ -14,13 +14,13 @@ from jaxtyping import Float, Int
 
 from pmvar.errors import NumericsError, UsageError
 from pmvar.market.snapshot import MarketSnapshot
+from pmvar.methods.standard import standard_margin, unit_requirements
 from pmvar.models.at_volatility import VOLATILITY, under
 from pmvar.models.specification import ModelSpecification
-from pmvar.methods.standard import standard_margin, unit_requirements
 from pmvar.portfolio import Portfolio
 from pmvar.report.margin_report import MarginReport
-from pmvar.risk.anti_procyclicality import STRESSED_WEIGHT, Protected, Protection, protection
 from pmvar.risk.accounts import AccountBlock, account_blocks, block_loss
+from pmvar.risk.anti_procyclicality import STRESSED_WEIGHT, Protected, Protection, protection
 from pmvar.risk.detail import account_details, largest_accounts
 from pmvar.risk.gradient import BlockGradient, MarketFactor, gradients, market_factors
 from pmvar.risk.isolated import Alone, each_alone, held_alone
@@ -258,8 +258,9 @@ def margin_report(
     Accounts that hold something which cannot be valued are withheld: their margin is the largest of `last_good` and the
     standard margin, never zero in silence. `decorrelated`, the P&L under `ModelSpecification.decorrelated`, adds each
     account's measure under it to the table `stress`. The tools of `rules.apc` need `stressed` and `long_run`, the P&L
-    under `models.at_volatility.under` of the same number of scenarios, and `charged`. `greeks=False` leaves out gradients and the spot–vol–time split.
-    Raises UsageError if the tail holds too few scenarios and NumericsError if any number is not finite.
+    under the laws that `protecting` gives, of as many scenarios, and take the margins `charged` before. `greeks=False`
+    leaves out gradients and the spot–vol–time split. Raises UsageError if the tail holds too few scenarios or a P&L is
+    missing, and NumericsError if any number is not finite.
     """
     detail = Detail.GREEKS if greeks else Detail.COMPONENTS
     priced = price_all(

@@ -93,8 +93,8 @@ def margins_again(
 ) -> MarginReport:
     """The margins of `portfolio` under the effective `settings` of a manifest, by the engine's one path.
 
-    `stress`, where given, is the book's list; the decorrelation stress is made with it. `charged` is that of `Recorded`. Raises what `simulate`,
-    `reprice` and `margin_report` raise.
+    `stress`, where given, is the book's list; the decorrelation stress is made with it. `charged` is that of
+    `Recorded`. Raises what `simulate`, `reprice` and `margin_report` raise.
     """
 
     def profit(of: ModelSpecification) -> ProfitAndLoss:
@@ -110,7 +110,8 @@ def margins_again(
         stress=None if stress is None else stress_scenarios(stress, model, market),
         decorrelated=profit(model.decorrelated(share)) if share else None,
         **{key: profit(of) for key, of in protecting(model, rules).items()},
-        charged=charged, last_good=settings.get("last_good", {}), greeks=greeks, memory_bytes=memory_bytes, progress=progress,
+        charged=charged, last_good=settings.get("last_good", {}), greeks=greeks, memory_bytes=memory_bytes,
+        progress=progress,
     )  # fmt: skip
 
 
