@@ -10,10 +10,10 @@ import numpy as np
 from jaxtyping import Float
 
 from pmvar.errors import InputError, Problem
-from pmvar.models.specification import ModelSpecification, Volatility
+from pmvar.models.specification import ModelSpecification, ReferenceVolatility
 from pmvar.types import ApcTool, FactorKind
 
-VOLATILITY = {ApcTool.STRESSED: Volatility.STRESSED, ApcTool.FLOOR: Volatility.LONG_RUN}
+VOLATILITY = {ApcTool.STRESSED: ReferenceVolatility.STRESSED, ApcTool.FLOOR: ReferenceVolatility.LONG_RUN}
 """What each tool against procyclicality draws scenarios from."""
 FIXED = ("heston", "svcj")
 """Their volatility is a process of its own, not a number for each factor."""
@@ -21,7 +21,7 @@ RATES = ("up_rate", "down_rate")
 """Of exponential jumps: sizes in inverse units of x."""
 
 
-def under(specification: ModelSpecification, volatility: Volatility) -> ModelSpecification:
+def under(specification: ModelSpecification, volatility: ReferenceVolatility) -> ModelSpecification:
     """`specification` with every factor at its stressed or its long-run volatility.
 
     Raises InputError naming a factor that has none.

@@ -31,7 +31,7 @@ def _reject(rule: str, fix: str, column: str = "", value: object = "") -> InputE
     return InputError(Problem(rule, fix, file="model.json", column=column, value=str(value)))
 
 
-class Volatility(StrEnum):
+class ReferenceVolatility(StrEnum):
     """Which volatility a factor may have instead of today's; the field of `Factor`."""
 
     STRESSED = "stressed_volatility"
@@ -76,7 +76,7 @@ class Factor:
                 "factors.name",
                 self.name,
             )
-        for key in ("volatility", *Volatility):
+        for key in ("volatility", *ReferenceVolatility):
             value = getattr(self, key)
             if value is not None and not 0 <= value < np.inf:
                 raise _reject(f"{key} of {self.name} must be finite and ≥ 0", "correct it", f"factors.{key}", value)

@@ -17,14 +17,25 @@ from pmvar.engine import protecting
 from pmvar.errors import InputError, UsageError
 from pmvar.models.at_volatility import at_volatility, under
 from pmvar.models.posterior_draws import PosteriorDraws
-from pmvar.models.specification import ModelSpecification, Volatility
+from pmvar.models.specification import ModelSpecification, ReferenceVolatility
 from pmvar.portfolio import Portfolio
 from pmvar.risk.anti_procyclicality import BUFFER, REBUILD_DAYS, buffered
 from pmvar.risk.result import Columns
 from pmvar.risk.rules import MarginRules
 from pmvar.types import ApcTool, Drift, Measure, PriceMap, Sampling
 from tests.books import small_book
-from tests.markets import AS_OF, DAY, carry_curve, flat_rate, flat_vol, instrument, portfolio, snapshot, specification, table
+from tests.markets import (
+    AS_OF,
+    DAY,
+    carry_curve,
+    flat_rate,
+    flat_vol,
+    instrument,
+    portfolio,
+    snapshot,
+    specification,
+    table,
+)
 from tests.test_cli import Cli, cli
 
 __all__ = ["cli"]
@@ -121,8 +132,9 @@ def test_no_tool_lowers_a_margin(seed: int):
     held = portfolio(listed, {f"a{i}": dict(zip(names, rng.normal(size=3).tolist(), strict=True)) for i in range(9)})
     given = specification({"A:spot": 0.02, "B:spot": 0.03, "A:vol": 0.05}, correlation=np.array(
         [[1, 0.95, -0.3], [0.95, 1, -0.3], [-0.3, -0.3, 1]]))  # fmt: skip
-    volatile = (replace(f, **{v: f.volatility * rng.uniform(0.3, 2) for v in Volatility}) for f in given.factors)
-    given, charged = replace(given, factors=tuple(volatile)), {f"a{i}": (rng.uniform(0, 30), 2.0) for i in range(8)}
+    other = [{v: f.volatility * rng.uniform(0.3, 2) for v in ReferenceVolatility} for f in given.factors]
+    given = replace(given, factors=tuple(replace(f, **v) for f, v in zip(given.factors, other, strict=True)))
+    charged = {f"a{i}": (rng.uniform(0, 30), 2.0) for i in range(8)}
     found = {
         tools: margins(held, given, MarginRules(apc=tools), charged, market)[0]
         for n in range(4) for tools in combinations(ApcTool, n)
@@ -137,7 +149,7 @@ def test_no_tool_lowers_a_margin(seed: int):
 def test_a_tool_without_its_volatility_is_refused():
     held = portfolio(SPOTS, {"long": {"A-SPOT": 1.0}})
     with pytest.raises(InputError, match="A:spot has no stressed_volatility"):
-        under(model(stressed=None), Volatility.STRESSED)
+        under(model(stressed=None), ReferenceVolatility.STRESSED)
     with pytest.raises(InputError, match="heston has no volatility for each factor"):
         at_volatility(replace(model(), model="heston"), np.array([0.1, 0.1]))
     scenarios = pmvar.simulate(model(), MARKET, seed=1, n_scenarios=4096, horizon="1d")

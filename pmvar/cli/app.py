@@ -261,7 +261,10 @@ Assets = Annotated[str | None, typer.Option(help="Assets to use, with commas; el
 def calibrate(
     history: History,
     model: Annotated[
-        str, typer.Option(help="gaussian, t, t-multi, t-garch, t-jump, t-garch-jump, merton, kou, fhs, …")
+        str, typer.Option(
+            help="gaussian, t, t-multi, t-garch, t-jump, t-garch-jump, merton, kou, fhs, historical; with a filter, "
+            "as t-garch:ewma: gjr (the default), garch, ewma, riskmetrics."
+        )
     ],
     out: Annotated[Path, typer.Option("--out", metavar="MODEL", help="File to write: model.json.")],
     vols: Vols = None,

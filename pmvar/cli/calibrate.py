@@ -83,7 +83,8 @@ def _sampled(made: Calibration, folder: Path, seed: int, overrides: Sequence[str
         raise UsageError(f"--bayes samples the volatility filters of {', '.join(FILTERED)}; this model has none")
     with progress(log_json=log_json) as advance:
         posterior = sample_posterior(
-            e.x, seed=seed, sampler=SAMPLER, progress=lambda done: advance("posterior", done, len(e.factors))
+            e.x, seed=seed, volatility=e.fit.volatility, sampler=SAMPLER,
+            progress=lambda done: advance("posterior", done, len(e.factors)),
         )
     judged = gates(posterior, e.x, names=e.factors).overridden(overrides)
     judged.require()
@@ -176,7 +177,7 @@ def _table(made: Calibration) -> str:
             i = e.factors.index(f.name)
             for k in ("alpha", "gamma", "beta"):
                 value, error = getattr(e.fit.estimate, k)[i], getattr(e.fit.robust_error, k)[i]
-                line += f"{value:>10.3f} ±{error:>6.3f}" if error > 0 else f"{value:>10.3f}  bound "
+                line += f"{value:>10.3f} ±{error:>6.3f}" if error > 0 else f"{value:>10.3f}   held "
         lines.append(line)
     if len(s.factors) > SHOWN:
         lines.append(f"… and {len(s.factors) - SHOWN} more")
