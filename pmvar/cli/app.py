@@ -297,7 +297,9 @@ def calibrate(
 @app.command()
 def backtest(
     history: History,
-    model: Annotated[str, typer.Option(help="Models, with commas.")],
+    model: Annotated[
+        str, typer.Option(help="Models, with commas: those of calibrate, and evt, filtered history with a Pareto tail.")
+    ],
     out: Annotated[Path, typer.Option("--out", metavar="BACKTEST", help="Folder to publish the backtest in.")],
     first: Annotated[str, typer.Option("--from", help="First day forecast, such as 2020-01-01.")],
     vols: Vols = None,
@@ -309,6 +311,9 @@ def backtest(
     recalibrate: Annotated[int, typer.Option(help="Steps after which parameters are fitted again.")] = 20,
     paths: Annotated[int, typer.Option(help="Scenarios of each forecast.")] = 16_384,
     seed: Annotated[int, typer.Option(help="Seed of the scenarios.")] = 1,
+    apc: Annotated[
+        str, typer.Option(help="Tools against procyclical margins to measure: buffer, stressed, floor, with commas.")
+    ] = "none",
     table_format: Annotated[TableFormat, typer.Option("--format", help="Format of the tables.")] = TableFormat.PARQUET,
     log_json: Annotated[bool, typer.Option("--log-json", help="Progress as JSON lines on standard error.")] = False,
 ) -> None:
@@ -318,7 +323,7 @@ def backtest(
     options = {"level": level, "window": window, "recalibrate": recalibrate, "n_scenarios": paths, "seed": seed}
     summary = backtest_history(
         history, vols, out, models=model.split(","), assets=assets.split(",") if assets else None, first=first,
-        horizon=horizon, book=book, options=options, table_format=str(table_format), log_json=log_json,
+        horizon=horizon, book=book, apc=apc, options=options, table_format=str(table_format), log_json=log_json,
     )  # fmt: skip
     typer.echo(summary)
 
