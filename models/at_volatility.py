@@ -37,7 +37,8 @@ def under(specification: ModelSpecification, volatility: ReferenceVolatility) ->
 def at_volatility(
     specification: ModelSpecification, deviation: Float[np.ndarray, " factor"]
 ) -> ModelSpecification:
-    """`specification` with these standard deviations of x over the next step, dependence and tails unchanged.
+    """`specification` with these standard deviations of x over the next step (NaN: its own), dependence and tails as
+    they are.
 
     A filter starts there, under every draw of a posterior, and goes on by its own recursion; jumps of a model of
     constant volatility scale with it; past steps of `historical` are rescaled. Raises InputError for a model whose
@@ -47,27 +48,36 @@ def at_volatility(
     if s.model in FIXED:
         rule = f"model {s.model} has no volatility for each factor that could be set to another"
         raise InputError(Problem(rule, "switch the tool off, or calibrate another model", file="model.json"))
-    filtered = s.state.get("filter")
+    filtered, given = s.state.get("filter"), ~np.isnan(deviation)
+    deviation = np.where(given, deviation, today(s))
     if filtered is not None:
-        today = dict(zip(names, (deviation**2).tolist(), strict=True))
-        rows = {name: {**row, "variance": today[name]} for name, row in filtered.items()}
+        variance = dict(zip(names, (deviation**2).tolist(), strict=True))
+        rows = {name: {**row, "variance": variance[name]} for name, row in filtered.items()}
         state, posterior = {**s.state, "filter": rows}, s.posterior
         if posterior is not None:
-            own = deviation[[names.index(n) for n in posterior.factors]]
-            posterior = replace(posterior, variance=np.broadcast_to(own**2, posterior.variance.shape))
+            own = [names.index(n) for n in posterior.factors]
+            posterior = replace(posterior, variance=np.where(given[own], deviation[own] ** 2, posterior.variance))
         still = tuple(
             f if f.name in filtered else replace(f, volatility=float(d))
             for f, d in zip(s.factors, deviation, strict=True)
         )
         return replace(s, factors=still, state=state, posterior=posterior)
-    today = np.array([f.volatility for f in s.factors]) if s.history is None else s.history.std(axis=0)
-    ratio = np.where(today > 0, deviation / np.where(today > 0, today, 1.0), 1.0)
+    before = today(s)
+    ratio = np.where(before > 0, deviation / np.where(before > 0, before, 1.0), 1.0)
     factors = tuple(replace(f, volatility=float(d)) for f, d in zip(s.factors, deviation, strict=True))
     parameters = dict(s.parameters)
     if "jumps" in parameters:
         parameters["jumps"] = _scaled(s, dict(zip(names, ratio.tolist(), strict=True)))
     history = None if s.history is None else s.history * ratio
     return replace(s, factors=factors, parameters=parameters, history=history)
+
+
+def today(specification: ModelSpecification) -> Float[np.ndarray, " factor"]:
+    """Standard deviation of each factor's x over the next step, by the estimates."""
+    s, filtered = specification, specification.state.get("filter", {})
+    if s.history is not None and not filtered:
+        return s.history.std(axis=0)
+    return np.array([np.sqrt(filtered.get(f.name, {}).get("variance", f.volatility**2)) for f in s.factors])
 
 
 def _scaled(specification: ModelSpecification, ratio: Mapping[str, float]) -> dict[str, Any]:

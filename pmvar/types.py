@@ -76,6 +76,13 @@ class Parameters(StrEnum):
     PLUG_IN = "plug-in"
 
 
+class VolatilitySource(StrEnum):
+    """Where today's volatility of a price comes from: `model.json`, or option quotes too where they say more."""
+
+    MODEL = "model"
+    IMPLIED = "implied"
+
+
 class Netting(StrEnum):
     """What to do with several rows for one (account, instrument)."""
 

@@ -189,7 +189,7 @@ def test_riskmetrics_is_its_recursion():
 
 
 def test_the_commands(cli: Cli, tmp_path: Path):
-    """Both volatilities in the file that a run reads, what they are of in the notes; a backtest with all that is new."""
+    """Both volatilities in the file that a run reads, what they are of in the notes; a backtest of all that is new."""
     ratio = moves_of(t_moves(n=330), NAMES).ratio[:, :2]
     panel = write_panel(tmp_path / "p.csv", 330, 100 * np.cumprod(ratio, axis=0), ("A", "B"))
     command = ("calibrate", panel, "--model", "t-garch:ewma", "--out", tmp_path / "model.json")
@@ -207,4 +207,5 @@ def test_the_commands(cli: Cli, tmp_path: Path):
     assert "Against procyclicality" in (tmp_path / "bt" / "report.html").read_text()
     days = pq.read_table(tmp_path / "bt" / "days.parquet").to_pydict()
     assert np.all(np.array(days["expected_shortfall"]) >= np.array(days["value_at_risk"]))
-    assert cli("backtest", panel, "--model", "t", "--from", "2023-11-15", "--apc", "x", "--out", tmp_path / "no").code == 2
+    refused = cli("backtest", panel, "--model", "t", "--from", "2023-11-15", "--apc", "x", "--out", tmp_path / "no")
+    assert refused.code == 2 and "buffer, stressed, floor" in refused.err

@@ -26,7 +26,7 @@ from pmvar.types import Drift, Precision, Sampling
 from pmvar.valuation import reprice
 from pmvar.valuation.reprice import ProfitAndLoss
 
-RUN_SETTINGS = ("horizon", "seed", "sampling", "netting", "precision", "surface", "decorrelation")
+RUN_SETTINGS = ("horizon", "seed", "sampling", "netting", "precision", "surface", "decorrelation", "volatility")
 RULES = ("level", "measure", "multiplier", "floor", "maintenance_ratio", "apc")
 TOLERANCE = 1e-6
 """Of an account's gross notional: what another machine or version may move."""

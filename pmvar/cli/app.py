@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pmvar.types import Netting, Precision, Sampling
+from pmvar.types import Netting, Precision, Sampling, VolatilitySource
 
 if TYPE_CHECKING:
     from pmvar.io.import_summary import ImportSummary
@@ -148,6 +148,9 @@ def run(
     decorrelation: Annotated[
         float | None, typer.Option(help="Stress: this share of the correlation between underlyings goes.")
     ] = None,
+    volatility: Annotated[
+        VolatilitySource | None, typer.Option(help="Today's, of the model, or implied by option quotes where higher.")
+    ] = None,
     apc: Annotated[
         str | None, typer.Option(help="Tools against procyclical margins: buffer, stressed, floor, with commas; none.")
     ] = None,
@@ -177,7 +180,8 @@ def run(
 
     overrides = {
         "scenarios": paths, "level": level, "horizon": horizon, "seed": seed,
-        "sampling": sampling, "netting": netting, "precision": precision, "decorrelation": decorrelation, "apc": apc,
+        "sampling": sampling, "netting": netting, "precision": precision, "decorrelation": decorrelation,
+        "volatility": volatility, "apc": apc,
     }  # fmt: skip
     summary, code = run_book(
         book,

@@ -111,7 +111,8 @@ def run_book(
         resume=resume,
         table_format=TableFormat(table_format),
         settings={
-            "netting": str(s.netting), "surface": s.surface, "decorrelation": s.decorrelation, "preset": preset or ""
+            "netting": str(s.netting), "surface": s.surface, "decorrelation": s.decorrelation,
+            "volatility": str(s.volatility), "preset": preset or "",
         },
         notes=((chosen.note,) if chosen else ()) + loaded.flags,
     )  # fmt: skip

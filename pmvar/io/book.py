@@ -30,7 +30,7 @@ from pmvar.market.snapshot import MarketSnapshot
 from pmvar.models.specification import ModelSpecification
 from pmvar.portfolio import Portfolio, build_portfolio
 from pmvar.risk.rules import MarginRules
-from pmvar.types import Netting
+from pmvar.types import Netting, VolatilitySource
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,6 +117,11 @@ def load_book(
     flags = [*notes.flags, *strike_flags(portfolio.instruments, held, market, read["market/vols"])]
     if model.as_of > head.as_of:
         flags.append("model.json is dated after as_of: it may know what the market did next")
+    if head.settings.volatility is VolatilitySource.IMPLIED:
+        from pmvar.scenarios.implied import with_implied_volatility
+
+        model, said = with_implied_volatility(model, market, horizon=head.settings.horizon)
+        flags += said
     marks = read["market/marks"]
     return Book(
         path=folder,

@@ -15,7 +15,7 @@ from pmvar.io.csv_text import decodable
 from pmvar.io.problems import Problems
 from pmvar.io.times import parse_duration, parse_time
 from pmvar.risk.rules import MarginRules
-from pmvar.types import ApcTool, Measure, Netting, Precision, Sampling
+from pmvar.types import ApcTool, Measure, Netting, Precision, Sampling, VolatilitySource
 
 FILE = "book.toml"
 SURFACES = ("raw",)
@@ -36,6 +36,7 @@ class RunSettings:
     surface: str = "raw"
     decorrelation: float = 0.0
     """Share of the correlation between underlyings that the decorrelation stress takes away; 0: there is none."""
+    volatility: VolatilitySource = VolatilitySource.MODEL
 
     @property
     def horizon_days(self) -> int:
@@ -158,6 +159,7 @@ SECTIONS: Mapping[str, Mapping[str, Check]] = {
         "sampling": _existing(tuple(Sampling)),
         "netting": _one_of(Netting),
         "precision": _one_of(Precision),
+        "volatility": _one_of(VolatilitySource),
         "decorrelation": _real(0.0, 1.0, rule="must lie in [0, 1], such as 0.5"),
     },
     "margin": {
