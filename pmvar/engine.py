@@ -118,7 +118,7 @@ def price_all(
         raise UsageError(f"the stress list has an entry {DECORRELATION!r}, which is the name of a stress of the model")
     for tool, other in ((ApcTool.STRESSED, stressed), (ApcTool.FLOOR, long_run)):
         if tool in rules.apc and other is None:
-            raise UsageError(f"the rules ask for {tool!r}: supply the P&L under that volatility, or leave it out")
+            raise UsageError(f"the rules ask for {tool}: supply the P&L under that volatility, or leave it out")
     withheld = _withheld(portfolio, pnl)
     value, sensitivities = _values(portfolio, pnl)
     worlds = {"revaluation": pnl, DECORRELATION: decorrelated, "stressed": stressed, "long run": long_run}

@@ -72,7 +72,8 @@ def test_a_run_says_so(cli: Cli, tmp_path: Path):
     sigma = dict(zip(raised.model.factor_names, today(raised.model), strict=True))
     assert sigma["ETH:spot"] == pytest.approx(0.70 / np.sqrt(365), rel=0.01)
     assert sigma["BTC:spot"] == pytest.approx(0.9 / np.sqrt(365)) and plain.model != raised.model
-    done = cli("run", book, "--out", tmp_path / "run", "--paths", 2048, "--volatility", "implied", "--no-greeks")
+    done = cli("run", book, "--out", tmp_path / "run", "--paths", 2048, "--volatility", "implied",
+               "--no-components")  # fmt: skip
     assert done.code == 0, done.err
     manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
     assert manifest["settings"]["volatility"] == "implied" and "ETH 70% (model 30%)" in json.dumps(manifest["notes"])

@@ -124,7 +124,9 @@ def run_book(
     counts = {name: int((margins["status"] == name).sum()) for name in ("OK", "MARGIN_CALL", "LIQUIDATION", "WITHHELD")}
     currency = loaded.market.base_currency
     total, alone = float(margins["initial_margin"].sum()), float(margins["isolated_margin"].sum())
-    saved = f", {1 - total / alone:.0%} below the isolated margin of {alone:,.0f}" if alone > 0 else ""
+    less, raised = float(margins["diversification_benefit"].sum()), loaded.rules.apc
+    saved = f", {less / alone:.0%} below the isolated margin of {alone:,.0f}" if alone > 0 else ""
+    saved += f", then raised against procyclicality ({', '.join(raised)})" if raised else ""
     text = (
         f"{len(margins['account_id']):,} accounts under {s.scenarios:,} scenarios over {s.horizon} in "
         f"{time.perf_counter() - begun:.1f} s: " + ", ".join(f"{n:,} {name}" for name, n in counts.items() if n) + "\n"
