@@ -151,6 +151,9 @@ def test_no_tool_lowers_a_margin():
             if set(less) <= set(more):
                 assert np.all(found[more] >= found[less]), (less, more)
     assert np.any(found[()] < found[tuple(ApcTool)])
+    some, every = np.array([1, 4]), MarginRules(apc=tuple(ApcTool))
+    part = pmvar.margin_report(portfolio=held.accounts(some), rules=every, charged=charged, greeks=False, **pnl)
+    np.testing.assert_array_equal(part.tables["margins"]["initial_margin"], found[tuple(ApcTool)][some])
 
 
 def test_a_tool_without_its_volatility_is_refused():

@@ -39,7 +39,7 @@ ACCOUNT_COUNT = "account-count"
 TEXT = {
     "account_id", "status", "reason", "instrument_id", "underlying", "of", "factor", "other_factor", "greek",
     "parameter", "method", "source", "verdict", "driver", "notes", "group", "name", "label", "strategy",
-    "model", "other", "account_class", "rejected_classes", "rejected_by", "zone", "day",
+    "model", "other", "account_class", "rejected_classes", "rejected_by", "zone", "day", "tools",
 }  # fmt: skip
 """Columns of text in every table; `scenario` is a name in `stress` and a number elsewhere."""
 PACKAGES = ("jax", "jaxlib", "numpy", "scipy", "pyarrow", "pmvar")
