@@ -132,10 +132,13 @@ def forecast_days(
     raised = {tool: np.empty((n, accounts)) for tool in tools if tool in VOLATILITY}
     steps: dict[str, tuple[float, ...]] = {}
 
-    def simulated(of: ModelSpecification, sampling: Sampling) -> Simulated:
+    pareto = drawn_from(model) != model
+
+    def simulated(of: ModelSpecification) -> Simulated:
         scenarios = simulate(
             of, market, seed=seed, n_scenarios=n_scenarios, horizon=f"{schedule.horizon}d", drift=Drift.NONE,
-            sampling=sampling,
+            # A tail is fitted to losses that are equally likely.
+            sampling=Sampling.SOBOL if pareto else Sampling.SOBOL_IS,
         )  # fmt: skip
         return Simulated(losses(portfolio, market, scenarios), scenarios)
 
@@ -145,24 +148,23 @@ def forecast_days(
             came = realised_losses(past, schedule, portfolio, market, first)
         calibrated = law is None or forecast.calibrated != law.forecast.calibrated
         if law is None or not law.holds(forecast):
-            pareto = drawn_from(model) != model
-            drawn = simulated(forecast.specification, Sampling.SOBOL if pareto else Sampling.SOBOL_IS)
-            law = _Law(forecast, drawn, level, names=portfolio.account_id, pareto=pareto)
+            now = simulated(forecast.specification)
+            law = _Law(forecast, now, level, names=portfolio.account_id, pareto=pareto)
         if calibrated:
             laws = {tool: under(forecast.specification, VOLATILITY[tool]) for tool in raised}
-            others = {tool: simulated(of, Sampling.SOBOL_IS) for tool, of in laws.items()}
+            others = {tool: simulated(of) for tool, of in laws.items()}
         var[i], es[i] = law.value_at_risk, law.expected_shortfall
         probability[i] = law.probability(came[i])
         drawn = law.drawn(np.random.default_rng((seed, i)))
         beyond = drawn > var[i][:, None]
         tail_sum += np.where(beyond, drawn / es[i][:, None], 0.0)
         tail_count += beyond
-        for tool, margin in calculated(es[i], law.drawn_from, others, level).items():
+        for tool, margin in calculated(es[i], law.simulated, others, level).items():
             raised[tool][i] = margin
         if i == 0 and tools:
             path = step_path(forecast.specification, window=schedule.window, recalibrate=schedule.recalibrate)
-            now = es[0], law.drawn_from, others, level
-            steps = {name: step_of(some, path.mean(axis=0), *now) for name, some in choices(tools).items()}
+            start = es[0], law.simulated, others, level
+            steps = {name: step_of(some, path.mean(axis=0), *start) for name, some in choices(tools).items()}
         advance()
     assert came is not None and first is not None, "a schedule has at least one period"
     day = past.moves.day[np.array(starts) + schedule.horizon - 1]
@@ -177,11 +179,11 @@ class _Law:
     """The losses of all accounts under one forecast."""
 
     def __init__(
-        self, forecast: Forecast, drawn: Simulated, level: float, *, names: np.ndarray, pareto: bool
+        self, forecast: Forecast, simulated: Simulated, level: float, *, names: np.ndarray, pareto: bool
     ) -> None:
         self.forecast = forecast
-        loss, weight = drawn.loss, drawn.scenarios.weight
-        found = measure_losses(loss, drawn.scenarios, level, names=names)
+        loss, weight = simulated.loss, simulated.scenarios.weight
+        found = measure_losses(loss, simulated.scenarios, level, names=names)
         self.value_at_risk, self.expected_shortfall = found.value_at_risk, found.expected_shortfall
         if pareto:
             tails = pareto_tails(loss, level)
@@ -189,7 +191,7 @@ class _Law:
             self.value_at_risk = np.where(tails.fitted, tails.value_at_risk, self.value_at_risk)
             self.expected_shortfall = np.where(tails.fitted, tails.expected_shortfall, self.expected_shortfall)
         self._loss, self._weight = loss, weight / weight.sum()
-        self.drawn_from = Simulated(loss, drawn.scenarios)
+        self.simulated = Simulated(loss, simulated.scenarios)
 
     def holds(self, forecast: Forecast) -> bool:
         """Whether the law of `forecast` is this one."""
