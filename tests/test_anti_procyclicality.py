@@ -22,7 +22,7 @@ from pmvar.models.composed import ComposedModel
 from pmvar.models.posterior_draws import PosteriorDraws
 from pmvar.models.specification import ModelSpecification, ReferenceVolatility
 from pmvar.portfolio import Portfolio
-from pmvar.risk.anti_procyclicality import BUFFER, REBUILD_DAYS, buffered
+from pmvar.risk.buffer import BUFFER, REBUILD_DAYS, buffered
 from pmvar.risk.result import Columns
 from pmvar.risk.rules import MarginRules
 from pmvar.types import ApcTool, Drift, Measure, PriceMap, Sampling

@@ -18,7 +18,7 @@ from pmvar.calibration.calibrate import calibrate, choice, estimate, family
 from pmvar.calibration.evt import fit_tail
 from pmvar.calibration.lookback import STRESSED_MOVES, lookback, with_lookback
 from pmvar.errors import UsageError
-from pmvar.risk.anti_procyclicality import buffered
+from pmvar.risk.buffer import buffered
 from pmvar.scenarios.scenario_set import ScenarioSet
 from pmvar.types import DAY, ApcTool
 from tests.test_calibrate import NAMES, moves_of, t_moves

@@ -9,7 +9,8 @@ import numpy as np
 from jaxtyping import Float
 
 from pmvar.backtest.step import STEP_DAYS
-from pmvar.risk.anti_procyclicality import STRESSED_WEIGHT, buffered, protection
+from pmvar.risk.anti_procyclicality import STRESSED_WEIGHT, protection
+from pmvar.risk.buffer import buffered
 from pmvar.risk.rules import MarginRules
 from pmvar.scenarios.scenario_set import ScenarioSet
 from pmvar.types import ApcTool

@@ -25,7 +25,7 @@ from pmvar.report.format import (
     significant,
 )
 from pmvar.report.gradients import Gradient
-from pmvar.risk.anti_procyclicality import buffered
+from pmvar.risk.buffer import buffered
 from pmvar.risk.result import Columns
 from pmvar.types import ApcTool, Measure, Status
 

@@ -14,18 +14,16 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
+from pmvar.risk.buffer import buffered
 from pmvar.risk.measure import Rows, measure_losses
 from pmvar.risk.result import Columns
 from pmvar.risk.rules import MarginRules
 from pmvar.scenarios.scenario_set import ScenarioSet, union
 from pmvar.types import ApcTool, Measure
 
-BUFFER = 0.25
-"""Of the calculated margin, when the buffer is full."""
 STRESSED_WEIGHT = 0.25
 """Of the stressed scenarios in the union."""
-REBUILD_DAYS = 30.0
-"""Days in which an empty buffer fills up again: margins that rise more slowly than this leave it full."""
+
 
 
 class Protection(NamedTuple):
@@ -64,21 +62,6 @@ class Joined(NamedTuple):
 
     def __getitem__(self, rows: slice) -> Float[np.ndarray, "account scenario"]:
         return np.concatenate([part[rows] for part in self.parts], axis=1)
-
-
-def buffered(
-    calculated: Float[np.ndarray, "*account"],
-    previous: Float[np.ndarray, "*account"],
-    days: float | Float[np.ndarray, "*account"],
-) -> Float[np.ndarray, "*account"]:
-    """The margin that is charged where `calculated` is needed and `previous` was charged `days` ago (0: nothing was).
-
-    clip(previous + ¼·calculated·days/REBUILD_DAYS, calculated, 1¼·calculated): a rise eats the buffer before it is
-    charged, then the buffer fills again at its own pace; without a previous margin it is full.
-    """
-    full = (1 + BUFFER) * calculated
-    carried = np.clip(previous + BUFFER * calculated * days / REBUILD_DAYS, calculated, full)
-    return np.where(previous > 0, carried, full)
 
 
 @dataclass(frozen=True)
