@@ -25,7 +25,6 @@ STRESSED_WEIGHT = 0.25
 """Of the stressed scenarios in the union."""
 
 
-
 class Protection(NamedTuple):
     """The measure of some accounts under another law, and its standard error; in base currency."""
 
