@@ -71,9 +71,8 @@ class Priced:
     rules: MarginRules
     store: TileStore
     decorrelated: TileStore | None
-    stressed: TileStore | None
-    """Under the stressed volatility; None: no margin asks for it."""
-    long_run: TileStore | None
+    protective: Mapping[ApcTool, TileStore]
+    """Under the other volatility that a tool against procyclicality asks for."""
     value: Float[np.ndarray, " instrument"]
     """Of one contract in base currency, NaN where nothing prices it."""
     sensitivities: Sequence[Sensitivity]
@@ -97,8 +96,7 @@ def price_all(
     *,
     stress: ScenarioSet | None = None,
     decorrelated: ProfitAndLoss | None = None,
-    stressed: ProfitAndLoss | None = None,
-    long_run: ProfitAndLoss | None = None,
+    protective: Mapping[ApcTool, ProfitAndLoss] | None = None,
     last_good: Mapping[str, float] | None = None,
     charged: Charged | None = None,
     detail: Detail = Detail.GREEKS,
@@ -116,25 +114,23 @@ def price_all(
     entries = stress.labels if stress is not None else ()
     if decorrelated is not None and DECORRELATION in entries:
         raise UsageError(f"the stress list has an entry {DECORRELATION!r}, which is the name of a stress of the model")
-    for tool, other in ((ApcTool.STRESSED, stressed), (ApcTool.FLOOR, long_run)):
-        if tool in rules.apc and other is None:
-            raise UsageError(f"the rules ask for {tool}: supply the P&L under that volatility, or leave it out")
+    protective = protective or {}
+    for tool in set(VOLATILITY) & set(rules.apc) - set(protective):
+        raise UsageError(f"the rules ask for {tool}: supply the P&L under that volatility, or leave it out")
     withheld = _withheld(portfolio, pnl)
     value, sensitivities = _values(portfolio, pnl)
-    worlds = {"revaluation": pnl, DECORRELATION: decorrelated, "stressed": stressed, "long run": long_run}
-    memory = (memory_bytes or half_of_memory()) / sum(world is not None for world in worlds.values())
+    memory = (memory_bytes or half_of_memory()) / (1 + (decorrelated is not None) + len(protective))
 
-    def store_of(stage: str, world: ProfitAndLoss) -> TileStore:
+    def store_of(world: ProfitAndLoss, stage: str) -> TileStore:
         return TileStore(world, memory_bytes=memory, advance=counter(progress, stage, world.scenarios.n_tiles))
 
-    store, *others = (None if world is None else store_of(stage, world) for stage, world in worlds.items())
-    assert store is not None
     return Priced(
         pnl,
         portfolio,
         rules,
-        store,
-        *others,
+        store := store_of(pnl, "revaluation"),
+        None if decorrelated is None else store_of(decorrelated, DECORRELATION),
+        {tool: store_of(world, tool) for tool, world in protective.items()},
         value,
         sensitivities,
         each_alone(store, portfolio.quantity[_live(portfolio, withheld)], rules),
@@ -227,13 +223,12 @@ def finish(
     )
 
 
-def protecting(model: ModelSpecification, rules: MarginRules) -> dict[str, ModelSpecification]:
-    """The laws that the rules ask for beside today's, by the argument of `margin_report` that takes the P&L under them.
+def protecting(model: ModelSpecification, rules: MarginRules) -> dict[ApcTool, ModelSpecification]:
+    """The laws that tools of the rules ask for beside today's; `margin_report` takes the P&L under them.
 
     Raises InputError for a model that has none of the volatility.
     """
-    argument = {ApcTool.STRESSED: "stressed", ApcTool.FLOOR: "long_run"}
-    return {name: under(model, VOLATILITY[tool]) for tool, name in argument.items() if tool in rules.apc}
+    return {tool: under(model, volatility) for tool, volatility in VOLATILITY.items() if tool in rules.apc}
 
 
 def margin_report(
@@ -243,8 +238,7 @@ def margin_report(
     *,
     stress: ScenarioSet | None = None,
     decorrelated: ProfitAndLoss | None = None,
-    stressed: ProfitAndLoss | None = None,
-    long_run: ProfitAndLoss | None = None,
+    protective: Mapping[ApcTool, ProfitAndLoss] | None = None,
     last_good: Mapping[str, float] | None = None,
     charged: Charged | None = None,
     greeks: bool = True,
@@ -257,16 +251,16 @@ def margin_report(
 
     Accounts that hold something which cannot be valued are withheld: their margin is the largest of `last_good` and the
     standard margin, never zero in silence. `decorrelated`, the P&L under `ModelSpecification.decorrelated`, adds each
-    account's measure under it to the table `stress`. The tools of `rules.apc` need `stressed` and `long_run`, the P&L
-    under the laws that `protecting` gives, of as many scenarios, and take the margins `charged` before. `greeks=False`
+    account's measure under it to the table `stress`. The tools of `rules.apc` need `protective`, the P&L under the laws
+    that `protecting` gives, of as many scenarios, and take the margins `charged` before. `greeks=False`
     leaves out gradients and the spot–vol–time split. Raises UsageError if the tail holds too few scenarios or a P&L is
     missing, and NumericsError if any number is not finite.
     """
     detail = Detail.GREEKS if greeks else Detail.COMPONENTS
     priced = price_all(
         pnl, portfolio, rules,
-        stress=stress, decorrelated=decorrelated, stressed=stressed, long_run=long_run, last_good=last_good,
-        charged=charged, detail=detail, memory_bytes=memory_bytes, progress=progress,
+        stress=stress, decorrelated=decorrelated, protective=protective, last_good=last_good, charged=charged,
+        detail=detail, memory_bytes=memory_bytes, progress=progress,
     )  # fmt: skip
     tables = account_tables(priced, detail=detail, progress=progress)
     tables["shocks"] = shock_table(tables["worst"]["scenario"], pnl.scenarios)
@@ -375,14 +369,12 @@ def _measures(blocks: Sequence[AccountBlock], store: TileStore, rules: MarginRul
 def _protected(priced: Priced, portfolio: Portfolio, blocks: Sequence[AccountBlock]) -> Protected:
     """What the tools against procyclicality say of each account; zeros of those that are in no block."""
     n, rules = portfolio.n_accounts, priced.rules
-    found = {tool: Protection(np.zeros(n), np.zeros(n)) for tool in (ApcTool.STRESSED, ApcTool.FLOOR)}
-    unions = {
-        ApcTool.STRESSED: ((priced.store, 1 - STRESSED_WEIGHT), (priced.stressed, STRESSED_WEIGHT)),
-        ApcTool.FLOOR: ((priced.long_run, 1.0),),
-    }
+    found = {tool: Protection(np.zeros(n), np.zeros(n)) for tool in VOLATILITY}
     for tool, out in found.items():
         for block in blocks if tool in rules.apc else ():
-            stores, shares = zip(*unions[tool], strict=True)
+            stores, shares = [priced.protective[tool]], [1.0]
+            if tool is ApcTool.STRESSED:
+                stores, shares = [priced.store, *stores], [1 - STRESSED_WEIGHT, STRESSED_WEIGHT]
             own = protection(
                 [block_loss(block, s, dtype=np.dtype(np.float64)) for s in stores],
                 [s.pnl.scenarios for s in stores],

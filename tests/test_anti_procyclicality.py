@@ -16,6 +16,7 @@ from scipy import optimize, stats
 import pmvar
 from pmvar.engine import protecting
 from pmvar.errors import InputError, UsageError
+from pmvar.market.snapshot import MarketSnapshot
 from pmvar.models import build
 from pmvar.models.at_volatility import at_volatility, under
 from pmvar.models.composed import ComposedModel
@@ -57,20 +58,22 @@ def model(today: float = TODAY, stressed: float | None = STRESSED, long_run: flo
     return replace(given, factors=tuple(factors))
 
 
-def repriced(held: Portfolio, model: ModelSpecification, rules: MarginRules, market=MARKET) -> dict[str, ProfitAndLoss]:
-    """The P&L under today's law, and under those that the rules ask for, by the argument of `margin_report`."""
-    laws = {"pnl": model, **protecting(model, rules)}
-    return {
-        name: pmvar.reprice(
-            held, market, pmvar.simulate(of, market, seed=1, n_scenarios=8192, horizon="1d", drift=Drift.NONE)
-        )
-        for name, of in laws.items()
-    }
+def repriced(
+    held: Portfolio, model: ModelSpecification, rules: MarginRules, market: MarketSnapshot = MARKET
+) -> tuple[ProfitAndLoss, dict[ApcTool, ProfitAndLoss]]:
+    """The P&L under today's law, and under those that the rules ask for."""
+
+    def pnl(of: ModelSpecification) -> ProfitAndLoss:
+        scenarios = pmvar.simulate(of, market, seed=1, n_scenarios=8192, horizon="1d", drift=Drift.NONE)
+        return pmvar.reprice(held, market, scenarios)
+
+    return pnl(model), {tool: pnl(of) for tool, of in protecting(model, rules).items()}
 
 
 def margins(held: Portfolio, model: ModelSpecification, rules: MarginRules) -> tuple[Columns, Columns]:
     """The tables `margins` and `anti_procyclicality` of a portfolio."""
-    tables = pmvar.margin_report(portfolio=held, rules=rules, greeks=False, **repriced(held, model, rules)).tables
+    pnl, protective = repriced(held, model, rules)
+    tables = pmvar.margin_report(pnl, held, rules, protective=protective, greeks=False).tables
     return tables["margins"], tables["anti_procyclicality"]
 
 
@@ -80,7 +83,7 @@ def test_the_union_of_two_normals(measure: Measure):
     held = portfolio(SPOTS, {"long": {"A-SPOT": 1.0}, "short": {"B-SPOT": -2.0}})
     rules = MarginRules(measure=measure, multiplier=1.5, apc=(ApcTool.STRESSED,))
     weight, sigma = np.array([0.75, 0.25]), 100 * np.array([TODAY, STRESSED])
-    v = optimize.brentq(lambda v: weight @ stats.norm.sf(v / sigma) - 0.01, 0, 50)
+    v = float(np.asarray(optimize.brentq(lambda v: weight @ stats.norm.sf(v / sigma) - 0.01, 0, 50)))
     exact = v if measure is Measure.VALUE_AT_RISK else weight @ (sigma * stats.norm.pdf(v / sigma)) / 0.01
     found, tools = margins(held, model(), rules)
     np.testing.assert_allclose(found["initial_margin"], 1.5 * exact * np.array([1, 2]), rtol=0.01)
@@ -141,10 +144,11 @@ def test_no_tool_lowers_a_margin():
     other = [{v: f.volatility * rng.uniform(0.3, 2) for v in ReferenceVolatility} for f in given.factors]
     given = replace(given, factors=tuple(replace(f, **v) for f, v in zip(given.factors, other, strict=True)))
     charged = {f"a{i}": (rng.uniform(0, 30), 2.0) for i in range(8)}
-    pnl = repriced(held, given, MarginRules(apc=tuple(ApcTool)), market)
+    pnl, others = repriced(held, given, MarginRules(apc=tuple(ApcTool)), market)
     found = {}
     for tools in (some for n in range(4) for some in combinations(ApcTool, n)):
-        report = pmvar.margin_report(portfolio=held, rules=MarginRules(apc=tools), charged=charged, greeks=False, **pnl)
+        rules = MarginRules(apc=tools)
+        report = pmvar.margin_report(pnl, held, rules, protective=others, charged=charged, greeks=False)
         found[tools] = report.tables["margins"]["initial_margin"]
     for less in found:
         for more in found:
@@ -152,7 +156,8 @@ def test_no_tool_lowers_a_margin():
                 assert np.all(found[more] >= found[less]), (less, more)
     assert np.any(found[()] < found[tuple(ApcTool)])
     some, every = np.array([1, 4]), MarginRules(apc=tuple(ApcTool))
-    part = pmvar.margin_report(portfolio=held.accounts(some), rules=every, charged=charged, greeks=False, **pnl)
+    few = held.accounts(some)
+    part = pmvar.margin_report(pnl, few, every, protective=others, charged=charged, greeks=False)
     np.testing.assert_array_equal(part.tables["margins"]["initial_margin"], found[tuple(ApcTool)][some])
 
 
@@ -162,7 +167,7 @@ def test_a_tool_without_its_volatility_is_refused():
         under(model(stressed=None), ReferenceVolatility.STRESSED)
     with pytest.raises(InputError, match="heston has no volatility for each factor"):
         at_volatility(replace(model(), model="heston"), np.array([0.1, 0.1]))
-    pnl = repriced(held, model(), MarginRules())["pnl"]
+    pnl, _ = repriced(held, model(), MarginRules())
     with pytest.raises(UsageError, match="the rules ask for floor"):
         pmvar.margin_report(pnl, held, MarginRules(apc=(ApcTool.FLOOR,)))
     compared = pmvar.compare(pnl, held, MarginRules(apc=(ApcTool.FLOOR,)), [])

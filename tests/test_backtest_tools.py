@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -139,7 +140,7 @@ def test_a_pareto_tail_of_t_losses(nu: float):
     """The measures are the fit's; of losses at a t law's mid-points they are near the exact ones; smoothed losses keep
     their order and, as a law, give the same VaR; what lies below the threshold is untouched."""
     n = 16_384
-    t = stats.t(nu)
+    t: Any = stats.t(nu)
     loss = np.random.default_rng(1).permutation(t.ppf((np.arange(n) + 0.5) / n))[None]
     found = pareto_tails(loss, 0.99)
     v = t.ppf(0.99)

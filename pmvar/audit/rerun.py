@@ -109,7 +109,7 @@ def margins_again(
         profit(model), portfolio, rules,
         stress=None if stress is None else stress_scenarios(stress, model, market),
         decorrelated=profit(model.decorrelated(share)) if share else None,
-        **{key: profit(of) for key, of in protecting(model, rules).items()},
+        protective={tool: profit(of) for tool, of in protecting(model, rules).items()},
         charged=charged, last_good=settings.get("last_good", {}), greeks=greeks, memory_bytes=memory_bytes,
         progress=progress,
     )  # fmt: skip

@@ -135,7 +135,7 @@ def _locked(
     priced = price_all(
         _profit(book, book.model), book.portfolio, book.rules,
         stress=stress, decorrelated=_profit(book, book.model.decorrelated(share)) if share else None,
-        **{key: _profit(book, model) for key, model in protecting(book.model, book.rules).items()},
+        protective={tool: _profit(book, model) for tool, model in protecting(book.model, book.rules).items()},
         last_good=last_good, charged=charged, detail=request.detail, progress=progress,
         memory_bytes=np.inf if plan.in_memory else 1.0,
     )  # fmt: skip

@@ -77,9 +77,9 @@ def backtest_history(
     return "\n".join([
         f"{found.settings['periods']:,} forecasts of {len(found.days[0].account_id):,} accounts, {len(models)} models, "
         f"{seconds:.1f} s",
-        f"{'model':<14}{'breaches':>10}{'Z2 rejects':>12}{'mean margin':>14}{'FZ score':>10}  verdict",
+        f"{'model':<22}{'breaches':>10}{'Z2 rejects':>12}{'mean margin':>14}{'FZ score':>10}  verdict",
         *(
-            f"{m:<14}{rate:>10.2%}{z2:>12.0%}{cost:>14,.0f}{score:>10.3f}  {verdict.lower()} {which}".rstrip()
+            f"{m:<22}{rate:>10.2%}{z2:>12.0%}{cost:>14,.0f}{score:>10.3f}  {verdict.lower()} {which}".rstrip()
             for m, rate, z2, cost, score, verdict, which in rows
         ),
         *_tools(found.tables["tools"]),
@@ -92,10 +92,10 @@ def _tools(table: Columns) -> list[str]:
     columns = ("model", "tools", "coverage", "average_margin", "peak_to_trough", "max_rise_20", "step_20")
     rows = list(zip(*(table[c] for c in columns), strict=True))
     head = (
-        f"{'model':<14}{'tools':<26}{'covered':>9}{'mean margin':>14}{'peak/trough':>13}{'20-day rise':>13}"
+        f"{'model':<22}{'tools':<26}{'covered':>9}{'mean margin':>14}{'peak/trough':>13}{'20-day rise':>13}"
         f"{'step 20':>9}"
     )
     return [head] * bool(rows) + [
-        f"{m:<14}{t:<26}{c:>9.2%}{cost:>14,.0f}{peak:>13.2f}{rise:>13.0%}{step:>9.2f}"
+        f"{m:<22}{t:<26}{c:>9.2%}{cost:>14,.0f}{peak:>13.2f}{rise:>13.0%}{step:>9.2f}"
         for m, t, c, cost, peak, rise, step in rows
     ]
