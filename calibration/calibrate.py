@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -18,6 +18,7 @@ from pmvar.calibration.garch import VolatilityFit, continued, filtered, fit_vola
 from pmvar.calibration.jump_fit import LEAST_DIFFUSIVE_DOF, JumpFit, JumpLaw, fit_jumps
 from pmvar.calibration.panel import Moves, Quirk
 from pmvar.calibration.tails import LEAST_DOF, MOST_DOF, SharedTails, shrunk_degrees_of_freedom
+from pmvar.calibration.volatility_likelihood import Volatility
 from pmvar.errors import InputError, Problem, UsageError
 from pmvar.models.garch import EWMA_DECAY
 from pmvar.models.specification import LEAST_HISTORY, Factor, ModelSpecification
@@ -118,9 +119,29 @@ class Calibration:
     """Epoch seconds of each row of the specification's history."""
 
 
-def family(model: str) -> str:
+class Choice(NamedTuple):
+    """What a name such as `t-garch` or `fhs:ewma` asks for."""
+
+    model: str
+    filter: Volatility | None
+    """None: of constant volatility."""
+
+
+def choice(name: str) -> Choice:
+    """MODEL, or MODEL:FILTER of a model that has one. Raises UsageError for a name that is none."""
+    model, colon, own = name.partition(":")
+    if model not in MODELS:
+        raise UsageError(f"model {model!r} is not calibrated by this version; it fits {', '.join(MODELS)}")
+    if colon and (model not in FILTERED or own not in set(Volatility)):
+        models, filters = ", ".join(FILTERED), ", ".join(Volatility)
+        raise UsageError(f"{name!r}: a filter is one of {filters}, and the models that have one are {models}")
+    return Choice(model, Volatility(own or Volatility.GJR) if model in FILTERED else None)
+
+
+def family(name: str) -> str:
     """Models of one family share their estimates."""
-    return f"{'filtered' if model in FILTERED else 'constant'}{', whole days' if model in DRAWN else ''}"
+    model, own = choice(name)
+    return f"{own or 'constant'}{', whole days' if model in DRAWN else ''}"
 
 
 def x_of(moves: Moves) -> Float[np.ndarray, "day factor"]:
@@ -132,13 +153,12 @@ def x_of(moves: Moves) -> Float[np.ndarray, "day factor"]:
 
 
 def estimate(moves: Moves, *, model: str) -> Estimates:
-    """What `model` (and any other of its family: filtered or not, drawn from whole days or not) is made from.
+    """What `model` (and any other of its family: by its filter, drawn from whole days or not) is made from.
 
-    Factors that have ended, with fewer than 250 moves, or that do not move are left out and say so. Raises UsageError
-    for a model that is not fitted here, InputError where no factor is left.
+    `model` is a name as `choice` reads it. Factors that have ended, with fewer than 250 moves, or that do not move are
+    left out and say so. Raises UsageError for a model that is not fitted here, InputError where no factor is left.
     """
-    if model not in MODELS:
-        raise UsageError(f"model {model!r} is not calibrated by this version; it fits {', '.join(MODELS)}")
+    model, own = choice(model)
     x = x_of(moves)
     ended = {f.name for f in moves.findings if f.quirk is Quirk.ENDED}
     excluded = [
@@ -155,7 +175,7 @@ def estimate(moves: Moves, *, model: str) -> Estimates:
         rule = f"no factor has a history that can be fitted: {reasons}"
         raise InputError(Problem(rule, f"supply at least {LEAST_HISTORY} moves up to the last day", file="history"))
     x = x[:, kept]
-    fit = fit_volatility(x) if model in FILTERED else None
+    fit = None if own is None else fit_volatility(x, volatility=own)
     return Estimates(moves, tuple(moves.name[i] for i in kept), x, tuple(excluded), fit)
 
 
@@ -165,9 +185,10 @@ def calibrate(estimates: Estimates, *, model: str, missing_vols: MissingVols = M
     A price without a history of vols gets an assumed vol factor (source `assumed`), but for models that draw whole past
     days, which cannot have one.
     """
-    e, filters = estimates, model in FILTERED
-    if filters != (e.fit is not None):
+    e, (name, own) = estimates, choice(model)
+    if own is not (None if e.fit is None else e.fit.volatility):
         raise UsageError(f"model {model} needs estimates of its own family: estimate(moves, model={model!r})")
+    model = name
     nu = _degrees_of_freedom(e, model)
     std = np.nanstd(e.x, axis=0)
     notes = [f"{f.name}: {f.quirk} ({f.count}): {f.quirk.meaning}" for f in e.moves.findings]
@@ -193,7 +214,7 @@ def calibrate(estimates: Estimates, *, model: str, missing_vols: MissingVols = M
         correlation=e.dependence.correlation,
         steps_per_year=e.moves.steps_per_year,
         parameters=parameters,
-        state=filter_state(e, e.deviation[-1]) if filters else {},
+        state={} if own is None else filter_state(e, e.deviation[-1]),
         excluded=e.excluded,
     )
     if e.fit is not None:

@@ -28,7 +28,7 @@ def priors(volatility: Volatility) -> dict[str, Distribution]:
     """
     from numpyro import distributions as d
 
-    if volatility is Volatility.EWMA:
+    if volatility in (Volatility.EWMA, Volatility.RISKMETRICS):
         raise UsageError("EWMA has no posterior: choose garch or gjr")
     shared = {
         "mean": d.Normal(0.0, 1.0),

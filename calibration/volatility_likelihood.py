@@ -20,9 +20,10 @@ BACKCAST_DAYS, BACKCAST_DECAY = 75, 0.94
 
 
 class Volatility(StrEnum):
-    """Which recursion: `ewma` has ω = 0 and α + β = 1, `garch` has γ = 0."""
+    """Which recursion: `ewma` has ω = 0 and α + β = 1, `riskmetrics` β = .94 besides, `garch` has γ = 0."""
 
     EWMA = "ewma"
+    RISKMETRICS = "riskmetrics"
     GARCH = "garch"
     GJR = "gjr"
 
@@ -68,8 +69,12 @@ FALLS = Coordinate("falls_share", 0.0, 1.0, ((0.5, 0.8), (0.5, 0.8)))
 TAIL = Coordinate("inverse_dof", 1 / 500, 1 / 2.05, ((0.15,), (0.15,)))
 """1/ν. At the lower bound t is normal for all that data can say."""
 
+RISKMETRICS_DECAY = 0.94
+"""β of daily returns: J.P. Morgan and Reuters (1996), RiskMetrics Technical Document, section 5.3."""
+
 RECURSION: dict[Volatility, tuple[Coordinate, ...]] = {
     Volatility.EWMA: (MEAN, NEWS),
+    Volatility.RISKMETRICS: (MEAN,),
     Volatility.GARCH: (MEAN, LEVEL, PERSISTENCE, NEWS),
     Volatility.GJR: (MEAN, LEVEL, PERSISTENCE, NEWS, FALLS),
 }
@@ -92,7 +97,7 @@ def natural(x: Float[Array, " parameter"], *, box: tuple[Coordinate, ...]) -> Na
     at = {c.name: x[i] for i, c in enumerate(box)}
     zero = jnp.zeros(())
     persistence = at.get("persistence", jnp.ones(()))
-    news = persistence * at["news_share"]
+    news = persistence * at.get("news_share", jnp.full((), 1 - RISKMETRICS_DECAY))
     falls = at.get("falls_share", jnp.full((), 0.5))
     return Natural(
         mean=at["mean"],

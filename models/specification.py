@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from enum import StrEnum
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,13 @@ def _reject(rule: str, fix: str, column: str = "", value: object = "") -> InputE
     return InputError(Problem(rule, fix, file="model.json", column=column, value=str(value)))
 
 
+class ReferenceVolatility(StrEnum):
+    """Which volatility a factor may have instead of today's; the field of `Factor`."""
+
+    STRESSED = "stressed_volatility"
+    LONG_RUN = "long_run_volatility"
+
+
 @dataclass(frozen=True)
 class Factor:
     """One risk factor. `volatility` is the standard deviation of its x over one step, all sources together."""
@@ -44,6 +52,10 @@ class Factor:
     """Vol factors: the tenor in days at which x is Δ ln σ."""
     term_exponent: float = 0.0
     """Vol factors: Δ ln σ(τ) = x·(tenor/τ)^term_exponent; 0 is a parallel shift."""
+    stressed_volatility: float | None = None
+    """As `volatility`, in a stressed period; None: nobody estimated it."""
+    long_run_volatility: float | None = None
+    """As `volatility`, over ten years."""
 
     @property
     def underlying(self) -> str:
@@ -64,10 +76,10 @@ class Factor:
                 "factors.name",
                 self.name,
             )
-        if not 0 <= self.volatility < np.inf:
-            raise _reject(
-                f"volatility of {self.name} must be finite and ≥ 0", "correct it", "factors.volatility", self.volatility
-            )
+        for key in ("volatility", *ReferenceVolatility):
+            value = getattr(self, key)
+            if value is not None and not 0 <= value < np.inf:
+                raise _reject(f"{key} of {self.name} must be finite and ≥ 0", "correct it", f"factors.{key}", value)
         if self.degrees_of_freedom is not None and not self.degrees_of_freedom > 2:
             raise _reject(
                 f"degrees_of_freedom of {self.name} must be above 2, where the variance exists, or null for Gaussian",

@@ -43,12 +43,16 @@ def compare(
 ) -> ComparisonReport:
     """The Monte Carlo margin and `methods` for every account, for textbook strategies, and what drives them apart.
 
+    Methods are compared as they calculate: the rules' tools against procyclicality are left out, and a note says so.
     Raises what `margin_report` and the methods raise.
     """
     memory = memory_bytes or half_of_memory()
     if rules.stress_share:
         rules = replace(rules, stress_share=0.0)
         notes = (*notes, "mc: its margin stands here without its stress add-on")
+    if rules.apc:
+        notes = (*notes, f"compared before the tools against procyclicality ({', '.join(rules.apc)})")
+        rules = replace(rules, apc=())
     report, found, store, blocks = _measured(pnl, portfolio, rules, methods, memory, progress)
     beyond = exceedance(blocks, store, np.array([m.initial for m in found]))
     tables = comparison_tables(found, report, beyond, level=rules.level)

@@ -15,10 +15,13 @@ from jaxtyping import Float, Int
 from pmvar.errors import NumericsError, UsageError
 from pmvar.market.snapshot import MarketSnapshot
 from pmvar.methods.standard import standard_margin, unit_requirements
+from pmvar.models.at_volatility import VOLATILITY, under
+from pmvar.models.specification import ModelSpecification
 from pmvar.portfolio import Portfolio
 from pmvar.report.margin_report import MarginReport
 from pmvar.risk.accounts import AccountBlock, account_blocks, block_loss
 from pmvar.risk.add_ons import NO_LIST, AddOn, add_on_table, close_out_add_ons, stress_add_on
+from pmvar.risk.anti_procyclicality import STRESSED_WEIGHT, Protected, Protection, protection
 from pmvar.risk.close_out import CloseOut, close_out, cost, some_of
 from pmvar.risk.detail import account_details, largest_accounts
 from pmvar.risk.gradient import BlockGradient, MarketFactor, gradients, market_factors
@@ -37,7 +40,7 @@ from pmvar.risk.tables import (
     worst_table,
 )
 from pmvar.scenarios.scenario_set import ScenarioSet
-from pmvar.types import Detail, Liquidity, Measure, StressOf
+from pmvar.types import ApcTool, Detail, Liquidity, Measure, StressOf
 from pmvar.valuation.reprice import ProfitAndLoss, reprice
 from pmvar.valuation.store import TileStore
 from pmvar.valuation.today import Sensitivity, values_and_greeks
@@ -53,6 +56,10 @@ LEAST_TAIL = 10
 """Scenarios that must lie beyond the level: fewer say nothing of a tail, nor of their own error."""
 
 
+Charged = Mapping[str, tuple[float, float]]
+"""Account -> the initial margin that was charged before, and how many days ago."""
+
+
 def quiet(stage: str, done: int, total: int) -> None:
     """Progress that nobody looks at."""
 
@@ -66,6 +73,8 @@ class Priced:
     rules: MarginRules
     store: TileStore
     decorrelated: TileStore | None
+    protective: Mapping[ApcTool, TileStore]
+    """Under the other volatility that a tool against procyclicality asks for."""
     value: Float[np.ndarray, " instrument"]
     """Of one contract in base currency, NaN where nothing prices it."""
     sensitivities: Sequence[Sensitivity]
@@ -80,6 +89,7 @@ class Priced:
     withheld: Mapping[str, str]
     """Account -> reason."""
     last_good: Mapping[str, float]
+    charged: Charged
 
 
 def price_all(
@@ -89,7 +99,9 @@ def price_all(
     *,
     stress: ScenarioSet | None = None,
     decorrelated: ProfitAndLoss | None = None,
+    protective: Mapping[ApcTool, ProfitAndLoss] | None = None,
     last_good: Mapping[str, float] | None = None,
+    charged: Charged | None = None,
     detail: Detail = Detail.GREEKS,
     memory_bytes: float | None = None,
     progress: Progress = quiet,
@@ -106,20 +118,23 @@ def price_all(
     entries = stress.labels if stress is not None else ()
     if decorrelated is not None and DECORRELATION in entries:
         raise UsageError(f"the stress list has an entry {DECORRELATION!r}, which is the name of a stress of the model")
+    protective = protective or {}
+    for tool in set(VOLATILITY) & set(rules.apc) - set(protective):
+        raise UsageError(f"the rules ask for {tool}: supply the P&L under that volatility, or leave it out")
     withheld = unvalued_accounts(portfolio, pnl)
     value, sensitivities = _values(portfolio, pnl)
-    memory = (memory_bytes or half_of_memory()) / (1 if decorrelated is None else 2)
-    store = TileStore(pnl, memory_bytes=memory, advance=counter(progress, "revaluation", scenarios.n_tiles))
-    less = None
-    if decorrelated is not None:
-        advance = counter(progress, "decorrelation", decorrelated.scenarios.n_tiles)
-        less = TileStore(decorrelated, memory_bytes=memory, advance=advance)
+    memory = (memory_bytes or half_of_memory()) / (1 + (decorrelated is not None) + len(protective))
+
+    def store_of(world: ProfitAndLoss, stage: str) -> TileStore:
+        return TileStore(world, memory_bytes=memory, advance=counter(progress, stage, world.scenarios.n_tiles))
+
     return Priced(
         pnl,
         portfolio,
         rules,
-        store,
-        less,
+        store := store_of(pnl, "revaluation"),
+        None if decorrelated is None else store_of(decorrelated, DECORRELATION),
+        {tool: store_of(world, tool) for tool, world in protective.items()},
         value,
         sensitivities,
         _close_out(portfolio, pnl, sensitivities) if rules.liquidity is Liquidity.CHARGE else None,
@@ -129,6 +144,7 @@ def price_all(
         market_factors(portfolio.instruments, pnl) if detail is Detail.GREEKS else (),
         withheld,
         last_good or {},
+        charged or {},
     )
 
 
@@ -171,10 +187,11 @@ def account_tables(
     added = np.zeros(portfolio.n_accounts)
     added[live] = sum((one.amount for one in add_ons), np.zeros(len(live)))
     isolated, isolated_error = held_alone(portfolio.quantity, priced.isolated, rules)
-    margins = margin_table(
+    margins, protected = margin_table(
         portfolio, pnl.market, rules, measured,
         value=priced.value, isolated=isolated, isolated_error=isolated_error, withheld=out,
-        fallback=_fallback(portfolio, pnl.market, rules, priced.value, out, priced.last_good), added=added,
+        fallback=_fallback(portfolio, pnl.market, rules, priced.value, out, priced.last_good),
+        protected=_protected(priced, portfolio, blocks), added=added,
     )  # fmt: skip
     greeks = priced.sensitivities if detail is Detail.GREEKS else []
     return {
@@ -185,6 +202,7 @@ def account_tables(
         "worst": worst_table(portfolio, tails, pnl.scenarios),
         "stress": stress_table(portfolio, live, stressed),
         "add_ons": add_on_table(portfolio.account_id, live, add_ons),
+        "anti_procyclicality": protected,
     }
 
 
@@ -214,6 +232,14 @@ def finish(
     )
 
 
+def protecting(model: ModelSpecification, rules: MarginRules) -> dict[ApcTool, ModelSpecification]:
+    """The laws that tools of the rules ask for beside today's; `margin_report` takes the P&L under them.
+
+    Raises InputError for a model that has none of the volatility.
+    """
+    return {tool: under(model, volatility) for tool, volatility in VOLATILITY.items() if tool in rules.apc}
+
+
 def margin_report(
     pnl: ProfitAndLoss,
     portfolio: Portfolio,
@@ -221,7 +247,9 @@ def margin_report(
     *,
     stress: ScenarioSet | None = None,
     decorrelated: ProfitAndLoss | None = None,
+    protective: Mapping[ApcTool, ProfitAndLoss] | None = None,
     last_good: Mapping[str, float] | None = None,
+    charged: Charged | None = None,
     greeks: bool = True,
     memory_bytes: float | None = None,
     notes: tuple[str, ...] = (),
@@ -232,14 +260,16 @@ def margin_report(
 
     Accounts that hold something which cannot be valued are withheld: their margin is the largest of `last_good` and the
     standard margin, never zero in silence. `decorrelated`, the P&L under `ModelSpecification.decorrelated`, adds each
-    account's measure under it to the table `stress`. `greeks=False` leaves out gradients and the spot–vol–time split.
-    Raises UsageError if the tail holds too few scenarios and NumericsError if any number is not finite.
+    account's measure under it to the table `stress`. The tools of `rules.apc` need `protective`, the P&L under the laws
+    that `protecting` gives, of as many scenarios, and take the margins `charged` before. `greeks=False`
+    leaves out gradients and the spot–vol–time split. Raises UsageError if the tail holds too few scenarios or a P&L is
+    missing, and NumericsError if any number is not finite.
     """
     detail = Detail.GREEKS if greeks else Detail.COMPONENTS
     priced = price_all(
         pnl, portfolio, rules,
-        stress=stress, decorrelated=decorrelated, last_good=last_good, detail=detail, memory_bytes=memory_bytes,
-        progress=progress,
+        stress=stress, decorrelated=decorrelated, protective=protective, last_good=last_good, charged=charged,
+        detail=detail, memory_bytes=memory_bytes, progress=progress,
     )  # fmt: skip
     tables = account_tables(priced, detail=detail, progress=progress)
     tables["shocks"] = shock_table(tables["worst"]["scenario"], pnl.scenarios)
@@ -400,6 +430,28 @@ def _measures(
     return out
 
 
+def _protected(priced: Priced, portfolio: Portfolio, blocks: Sequence[AccountBlock]) -> Protected:
+    """What the tools against procyclicality say of each account; zeros of those that are in no block."""
+    n, rules = portfolio.n_accounts, priced.rules
+    found = {tool: Protection(np.zeros(n), np.zeros(n)) for tool in VOLATILITY}
+    for tool, out in found.items():
+        for block in blocks if tool in rules.apc else ():
+            stores, shares = [priced.protective[tool]], [1.0]
+            if tool is ApcTool.STRESSED:
+                stores, shares = [priced.store, *stores], [1 - STRESSED_WEIGHT, STRESSED_WEIGHT]
+            own = protection(
+                [block_loss(block, s, dtype=np.dtype(np.float64)) for s in stores],
+                [s.pnl.scenarios for s in stores],
+                rules,
+                shares=shares,
+                names=portfolio.account_id[block.account],
+            )
+            for whole, part in zip(out, own, strict=True):
+                whole[block.account] = part
+    charged = np.array([priced.charged.get(str(a), (0.0, 0.0)) for a in portfolio.account_id]).reshape(-1, 2)
+    return Protected(rules, found[ApcTool.STRESSED], found[ApcTool.FLOOR], *charged.T)
+
+
 def _settings(pnl: ProfitAndLoss, rules: MarginRules) -> dict[str, Any]:
     return {
         "as_of": datetime.fromtimestamp(pnl.market.as_of, UTC).isoformat().replace("+00:00", "Z"),
@@ -413,6 +465,7 @@ def _settings(pnl: ProfitAndLoss, rules: MarginRules) -> dict[str, Any]:
         "stress_share": rules.stress_share,
         "stress_of": str(rules.stress_of),
         "liquidity": str(rules.liquidity),
+        "apc": ",".join(rules.apc),
         "precision": str(pnl.precision),
         "device": jax.devices()[0].device_kind,
         **pnl.scenarios.provenance,

@@ -76,6 +76,13 @@ class Parameters(StrEnum):
     PLUG_IN = "plug-in"
 
 
+class VolatilitySource(StrEnum):
+    """Where today's volatility of a price comes from: `model.json`, or option quotes too where they say more."""
+
+    MODEL = "model"
+    IMPLIED = "implied"
+
+
 class Netting(StrEnum):
     """What to do with several rows for one (account, instrument)."""
 
@@ -104,6 +111,15 @@ class Liquidity(StrEnum):
 
     NONE = "none"
     CHARGE = "charge"
+class ApcTool(StrEnum):
+    """Tools against procyclical margins: EMIR's, article 28(1) of Commission Delegated Regulation (EU) 153/2013."""
+
+    BUFFER = "buffer"
+    """(a) a quarter more than is calculated, which rising margins may use up."""
+    STRESSED = "stressed"
+    """(b) a quarter of the weight on scenarios of stressed volatility."""
+    FLOOR = "floor"
+    """(c) never below the margin under volatility estimated over ten years."""
 
 
 class Precision(StrEnum):

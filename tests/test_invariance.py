@@ -127,7 +127,7 @@ def test_accounts_in_other_blocks_and_heights(demo: Book, whole: MarginReport) -
         part = margins_of(demo, demo.portfolio.accounts(chosen))
         names = set(demo.portfolio.account_id[chosen].tolist())
         for name in BY_ACCOUNT:
-            among = np.array([a in names for a in whole.tables[name]["account_id"]])
+            among = np.array([a in names for a in whole.tables[name]["account_id"]], dtype=bool)
             for column, values in part.tables[name].items():
                 np.testing.assert_array_equal(values, whole.tables[name][column][among], err_msg=f"{name}.{column}")
 

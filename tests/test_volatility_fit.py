@@ -23,7 +23,7 @@ from pmvar.calibration.volatility_likelihood import (
 )
 
 NORMAL, T = Innovation.NORMAL, Innovation.STUDENT_T
-EWMA, GARCH, GJR = Volatility
+EWMA, RISKMETRICS, GARCH, GJR = Volatility
 TRUE = {"mean": 0.05, "omega": 0.02, "alpha": 0.04, "gamma": 0.08, "beta": 0.90, "degrees_of_freedom": 6.0}
 
 
@@ -80,7 +80,9 @@ def test_published_digits_of_the_sp500(volatility, innovation, expected):
     assert np.isnan(found.standard_error.alpha[0]) == (volatility is GJR)
 
 
-@pytest.mark.parametrize(("volatility", "innovation"), [(EWMA, T), (GARCH, NORMAL), (GARCH, T), (GJR, T)])
+@pytest.mark.parametrize(
+    ("volatility", "innovation"), [(EWMA, T), (RISKMETRICS, T), (GARCH, NORMAL), (GARCH, T), (GJR, T)]
+)
 def test_against_arch(volatility, innovation):
     """Four series: never a lower likelihood, the same place, the same standard errors of both kinds."""
     found = fit(volatility, innovation)
@@ -88,8 +90,8 @@ def test_against_arch(volatility, innovation):
         y = panel()[~np.isnan(panel()[:, i]), i]
         peer: Any = univariate.ConstantMean(y)
         peer.volatility = (
-            univariate.EWMAVariance(lam=None)
-            if volatility is EWMA
+            univariate.EWMAVariance(lam=None if volatility is EWMA else 0.94)
+            if volatility in (EWMA, RISKMETRICS)
             else univariate.GARCH(p=1, o=int(volatility is GJR), q=1)
         )
         peer.distribution = univariate.StudentsT() if innovation is T else univariate.Normal()

@@ -61,7 +61,7 @@ def reproduce(
     again = margins_again(
         published.book.portfolio, published.book.market, published.book.model, published.book.rules,
         published.settings,
-        stress=published.book.stress, greeks=len(tables["greeks"]["value"]) > 0,
+        stress=published.book.stress, charged=published.charged, greeks=len(tables["greeks"]["value"]) > 0,
         memory_bytes=memory_bytes, progress=progress,
     ).tables  # fmt: skip
     compared = tuple(

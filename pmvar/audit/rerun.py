@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from pmvar.engine import Progress, margin_report, quiet
+from pmvar.engine import Charged, Progress, margin_report, protecting, quiet
 from pmvar.errors import AuditError, UsageError
 from pmvar.io.book import Book, load_book
 from pmvar.io.run import MANIFEST, Run, hash_file, read_run
@@ -26,8 +26,10 @@ from pmvar.types import Drift, Precision, Sampling
 from pmvar.valuation import reprice
 from pmvar.valuation.reprice import ProfitAndLoss
 
-RUN_SETTINGS = ("horizon", "seed", "sampling", "netting", "precision", "surface", "decorrelation")
-RULES = ("level", "measure", "multiplier", "floor", "maintenance_ratio", "stress_share", "stress_of", "liquidity")
+RUN_SETTINGS = ("horizon", "seed", "sampling", "netting", "precision", "surface", "decorrelation", "volatility")
+RULES = (
+    "level", "measure", "multiplier", "floor", "maintenance_ratio", "apc", "stress_share", "stress_of", "liquidity"
+)  # fmt: skip
 TOLERANCE = 1e-6
 """Of an account's gross notional: what another machine or version may move."""
 
@@ -38,6 +40,13 @@ class Recorded:
 
     run: Run
     book: Book
+
+    @property
+    def charged(self) -> Charged:
+        """What the run knew of the margins charged before."""
+        table = self.run.tables["anti_procyclicality"]
+        columns = (table[c].tolist() for c in ("account_id", "previous_margin", "previous_days"))
+        return {str(a): (m, d) for a, m, d in zip(*columns, strict=True)}
 
     @property
     def settings(self) -> Mapping[str, Any]:
@@ -79,14 +88,15 @@ def margins_again(
     settings: Mapping[str, Any],
     *,
     stress: Mapping[str, Mapping[str, float]] | None = None,
+    charged: Charged | None = None,
     greeks: bool = False,
     memory_bytes: float | None = None,
     progress: Progress = quiet,
 ) -> MarginReport:
     """The margins of `portfolio` under the effective `settings` of a manifest, by the engine's one path.
 
-    `stress`, where given, is the book's list; the decorrelation stress is made with it. Raises what `simulate`,
-    `reprice` and `margin_report` raise.
+    `stress`, where given, is the book's list; the decorrelation stress is made with it. `charged` is that of
+    `Recorded`. Raises what `simulate`, `reprice` and `margin_report` raise.
     """
 
     def profit(of: ModelSpecification) -> ProfitAndLoss:
@@ -101,7 +111,9 @@ def margins_again(
         profit(model), portfolio, rules,
         stress=None if stress is None else stress_scenarios(stress, model, market),
         decorrelated=profit(model.decorrelated(share)) if share else None,
-        last_good=settings.get("last_good", {}), greeks=greeks, memory_bytes=memory_bytes, progress=progress,
+        protective={tool: profit(of) for tool, of in protecting(model, rules).items()},
+        charged=charged, last_good=settings.get("last_good", {}), greeks=greeks, memory_bytes=memory_bytes,
+        progress=progress,
     )  # fmt: skip
 
 

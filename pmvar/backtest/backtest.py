@@ -18,7 +18,7 @@ from pmvar.io.times import format_day
 from pmvar.market.snapshot import MarketSnapshot
 from pmvar.portfolio import Portfolio
 from pmvar.risk.result import Columns
-from pmvar.types import FactorKind, factor_name
+from pmvar.types import ApcTool, FactorKind, factor_name
 
 USUAL_VOL = 0.5
 """Per √year, of textbook options whose vol has no level given."""
@@ -56,20 +56,23 @@ def backtest(
     vol_level: dict[str, float] | None = None,
     n_scenarios: int = 16_384,
     seed: int = 1,
+    tools: Sequence[ApcTool] = (),
     progress: Callable[[str, int, int], None] = lambda stage, done, total: None,
 ) -> Backtest:
     """Backtest `models` on every period of `horizon` steps from `first` (epoch seconds) on.
 
     Parameters are fitted on the `window` moves before, every `recalibrate` steps; volatility is filtered every day.
-    The `accounts` are margined as they are today, on every day; without any, textbook ones over all factors with a
-    complete history (vols at `vol_level`, else at `USUAL_VOL`). Raises UsageError where the history is too short, and
-    what `reprice` raises.
+    `evt` is filtered history with a Pareto tail; a filter's name may follow a model's, as in `fhs:ewma`. With `tools`
+    the margins under each of them, and under all, are measured, too. The `accounts` are margined as they are today, on
+    every day; without any, textbook ones over all factors with a complete history (vols at `vol_level`, else at
+    `USUAL_VOL`). Raises UsageError where the history is too short, and what `reprice` raises.
     """
     begin = int(np.searchsorted(moves.day, first))
     kept, left = complete(moves, Schedule(begin, horizon, window, recalibrate))
     schedule = Schedule(window, horizon, window, recalibrate)
     chosen = _textbook(kept, vol_level or {}) if accounts is None else accounts
-    past, n = Past(kept), len(schedule.starts(len(kept.day)))
+    earlier = moves.part(slice(0, begin - window), kept.name)
+    past, n = Past(kept, earlier), len(schedule.starts(len(kept.day)))
     found = []
     for model in models:
         done = 0
@@ -82,7 +85,7 @@ def backtest(
         found.append(
             forecast_days(
                 past, schedule, chosen.portfolio, chosen.market, model=model, level=level,
-                n_scenarios=n_scenarios, seed=seed, advance=advance,
+                n_scenarios=n_scenarios, seed=seed, tools=tools, advance=advance,
             )
         )  # fmt: skip
     days, notes = _sound(found)
@@ -91,7 +94,7 @@ def backtest(
     settings = {
         "models": list(models), "level": level, "horizon": f"{horizon}d", "window": window, "recalibrate": recalibrate,
         "first_day": format_day(float(kept.day[window])), "last_day": format_day(float(kept.day[-1])), "periods": n,
-        "n_scenarios": n_scenarios, "seed": seed, "base_currency": chosen.market.base_currency,
+        "n_scenarios": n_scenarios, "seed": seed, "apc": ",".join(tools), "base_currency": chosen.market.base_currency,
         "factors": list(kept.name), "steps_per_year": kept.steps_per_year,
     }  # fmt: skip
     tables = evaluate(days, chosen.account_class, schedule, level=level) | {"days": day_table(days)}
@@ -120,6 +123,7 @@ def _sound(found: list[Days]) -> tuple[list[Days], list[str]]:
     return [
         replace(
             d, account_id=d.account_id[sound], tail_sum=d.tail_sum[sound], tail_count=d.tail_count[sound],
+            protected={tools: margin[:, sound] for tools, margin in d.protected.items()},
             **{name: getattr(d, name)[:, sound] for name in kept},
         )
         for d in found

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 from jaxtyping import Float
 
+from pmvar.backtest.extreme import drawn_from, pareto_tails
+from pmvar.backtest.protection import Simulated, calculated, charged, choices, step_of
 from pmvar.backtest.realised import account_losses, realised_scenarios
 from pmvar.backtest.rolling import Forecast, Past, Schedule, forecasts
+from pmvar.backtest.step import step_path
 from pmvar.errors import InputError, Problem
 from pmvar.market.snapshot import MarketSnapshot
+from pmvar.models.at_volatility import VOLATILITY, under
 from pmvar.models.specification import ModelSpecification
 from pmvar.portfolio import Portfolio
 from pmvar.risk.measure import measure_losses
 from pmvar.scenarios.scenario_set import ScenarioSet
 from pmvar.scenarios.simulate import simulate
-from pmvar.types import Drift
+from pmvar.types import DAY, ApcTool, Drift, Sampling
 from pmvar.valuation.reprice import reprice
 
 SIMULATED = 999
@@ -43,6 +47,10 @@ class Days:
     """`shortfall.tail_sums` of losses drawn from the model's law of each period."""
     tail_count: Float[np.ndarray, "account simulation"]
     """The numbers of their breaches."""
+    protected: Mapping[str, Float[np.ndarray, "period account"]] = field(default_factory=dict)
+    """The margins that the tools against procyclicality would have charged, by their names."""
+    steps: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    """Of each, its `step_of`."""
 
 
 def realised_losses(
@@ -81,11 +89,13 @@ def forecast_days(
     level: float,
     n_scenarios: int = 16_384,
     seed: int = 1,
+    tools: Sequence[ApcTool] = (),
     advance: Callable[[], None] = lambda: None,
 ) -> Days:
     """Margin every account for every period of `schedule` by the model known before it, and compare with what came.
 
-    The same seed every day: what changes from day to day is the model. Raises what `simulate` and `reprice` raise.
+    The same seed every day: what changes from day to day is the model. Stressed and long-run volatilities are, like
+    parameters, of the past of the last calibration. Raises what `simulate` and `reprice` raise.
     """
     starts = schedule.starts(len(past.moves.day))
     n, accounts = len(starts), portfolio.n_accounts
@@ -94,49 +104,74 @@ def forecast_days(
     came: np.ndarray | None = None
     first: ModelSpecification | None = None
     law: _Law | None = None
-    for i, forecast in enumerate(forecasts(past, schedule, model=model)):
+    others: dict[ApcTool, Simulated] = {}
+    raised = {tool: np.empty((n, accounts)) for tool in tools if tool in VOLATILITY}
+    steps: dict[str, tuple[float, ...]] = {}
+
+    pareto = drawn_from(model) != model
+
+    def simulated(of: ModelSpecification) -> Simulated:
+        scenarios = simulate(
+            of, market, seed=seed, n_scenarios=n_scenarios, horizon=f"{schedule.horizon}d", drift=Drift.NONE,
+            # A tail is fitted to losses that are equally likely.
+            sampling=Sampling.SOBOL if pareto else Sampling.SOBOL_IS,
+        )  # fmt: skip
+        return Simulated(losses(portfolio, market, scenarios), scenarios)
+
+    for i, forecast in enumerate(forecasts(past, schedule, model=drawn_from(model))):
         if came is None:
             first = forecast.specification
             came = realised_losses(past, schedule, portfolio, market, first)
+        calibrated = law is None or forecast.calibrated != law.forecast.calibrated
         if law is None or not law.holds(forecast):
-            law = _Law(forecast, portfolio, market, schedule.horizon, level, n_scenarios, seed)
+            now = simulated(forecast.specification)
+            law = _Law(forecast, now, level, names=portfolio.account_id, pareto=pareto)
+        if calibrated:
+            laws = {tool: under(forecast.specification, VOLATILITY[tool]) for tool in raised}
+            others = {tool: simulated(of) for tool, of in laws.items()}
         var[i], es[i] = law.value_at_risk, law.expected_shortfall
         probability[i] = law.probability(came[i])
         drawn = law.drawn(np.random.default_rng((seed, i)))
         beyond = drawn > var[i][:, None]
         tail_sum += np.where(beyond, drawn / es[i][:, None], 0.0)
         tail_count += beyond
+        for tool, margin in calculated(es[i], law.simulated, others, level).items():
+            raised[tool][i] = margin
+        if i == 0 and tools:
+            path = step_path(forecast.specification, window=schedule.window, recalibrate=schedule.recalibrate)
+            start = es[0], law.simulated, others, level
+            steps = {name: step_of(some, path.mean(axis=0), *start) for name, some in choices(tools).items()}
         advance()
     assert came is not None and first is not None, "a schedule has at least one period"
     day = past.moves.day[np.array(starts) + schedule.horizon - 1]
-    return Days(model, portfolio.account_id, day, came, var, es, probability, first, tail_sum, tail_count)
+    since = np.diff(day, prepend=day[0]) / DAY
+    protected = {name: charged(es, raised, since, some) for name, some in choices(tools).items()}
+    return Days(
+        model, portfolio.account_id, day, came, var, es, probability, first, tail_sum, tail_count, protected, steps
+    )
 
 
 class _Law:
     """The losses of all accounts under one forecast."""
 
     def __init__(
-        self,
-        forecast: Forecast,
-        portfolio: Portfolio,
-        market: MarketSnapshot,
-        horizon: int,
-        level: float,
-        n: int,
-        seed: int,
+        self, forecast: Forecast, simulated: Simulated, level: float, *, names: np.ndarray, pareto: bool
     ) -> None:
-        self._forecast = forecast
-        scenarios = simulate(
-            forecast.specification, market, seed=seed, n_scenarios=n, horizon=f"{horizon}d", drift=Drift.NONE
-        )
-        self._loss = losses(portfolio, market, scenarios)
-        found = measure_losses(self._loss, scenarios, level, names=portfolio.account_id)
+        self.forecast = forecast
+        loss, weight = simulated.loss, simulated.scenarios.weight
+        found = measure_losses(loss, simulated.scenarios, level, names=names)
         self.value_at_risk, self.expected_shortfall = found.value_at_risk, found.expected_shortfall
-        self._weight = scenarios.weight / scenarios.weight.sum()
+        if pareto:
+            tails = pareto_tails(loss, level)
+            loss = tails.loss
+            self.value_at_risk = np.where(tails.fitted, tails.value_at_risk, self.value_at_risk)
+            self.expected_shortfall = np.where(tails.fitted, tails.expected_shortfall, self.expected_shortfall)
+        self._loss, self._weight = loss, weight / weight.sum()
+        self.simulated = Simulated(loss, simulated.scenarios)
 
     def holds(self, forecast: Forecast) -> bool:
         """Whether the law of `forecast` is this one."""
-        mine = self._forecast
+        mine = self.forecast
         return forecast.calibrated == mine.calibrated and forecast.specification.state == mine.specification.state
 
     def probability(self, loss: Float[np.ndarray, " account"]) -> Float[np.ndarray, " account"]:

@@ -16,17 +16,12 @@ from pmvar.backtest.metrics import RISE_DAYS, margin_metrics
 from pmvar.backtest.rolling import Schedule
 from pmvar.backtest.score import diebold_mariano, fz0_score
 from pmvar.backtest.shortfall import first_statistic, second_statistic, simulated_p_value, tail_sums
-from pmvar.calibration.calibrate import FILTERED
+from pmvar.backtest.step import STEP_DAYS, step_response
 from pmvar.io.times import format_day
-from pmvar.models.garch import EWMA_DECAY
-from pmvar.models.specification import ModelSpecification
 from pmvar.risk.result import Columns
-from pmvar.types import FactorKind
 
 SIZE = 0.05
 """Of each test."""
-STEP_DAYS = (1, 5, 20)
-"""After volatility doubled, the days at which the margin's response is told."""
 
 TABLES: Mapping[str, tuple[str, ...]] = {
     "accounts": (
@@ -42,6 +37,10 @@ TABLES: Mapping[str, tuple[str, ...]] = {
     "classes": (
         "model", "account_class", "accounts", "breach_rate", "kupiec_rejected", "z2_rejected", "coverage",
         "mean_shortfall_share", "average_margin", "verdict",
+    ),
+    "tools": (
+        "model", "tools", "coverage", "mean_shortfall_share", "average_margin", "peak_to_trough", "max_rise_1",
+        "max_rise_5", "max_rise_20", "step_1", "step_5", "step_20",
     ),
     "comparisons": ("model", "other", "score_difference", "statistic", "p_value"),
     "days": ("account_id", "model", "day", "loss", "value_at_risk", "expected_shortfall", "probability"),
@@ -81,6 +80,12 @@ def evaluate(
             "score": _mean(own, "score"),
             "power": kupiec_power(2 * (1 - level), len(d.day), level=level, size=SIZE),
         })  # fmt: skip
+    tools = []
+    for d, m in zip(days, models, strict=True):
+        if d.protected:
+            plain = tuple(m[f"step_{n}"] for n in STEP_DAYS)
+            tools.append(_protected(d, "none", d.expected_shortfall, plain))
+            tools += [_protected(d, name, margin, d.steps[name]) for name, margin in d.protected.items()]
     score = {d.model: _scores(d, level).mean(axis=1) for d in days}
     versus = []
     for one, other in combinations(score, 2):
@@ -89,7 +94,7 @@ def evaluate(
         same = not np.isfinite(statistic)
         versus.append({"model": one, "other": other, "score_difference": difference,
                        "statistic": 0.0 if same else statistic, "p_value": 1.0 if same else p})  # fmt: skip
-    rows = {"accounts": accounts, "models": models, "classes": classes, "comparisons": versus}
+    rows = {"accounts": accounts, "models": models, "classes": classes, "tools": tools, "comparisons": versus}
     return {name: _columns(rows[name], TABLES[name]) for name in rows}
 
 
@@ -108,27 +113,6 @@ def day_table(days: Sequence[Days]) -> Columns:
             "probability": d.probability.ravel(),
         })  # fmt: skip
     return {c: np.concatenate([p[c] for p in parts]) for c in TABLES["days"]}
-
-
-def step_response(specification: ModelSpecification, *, window: int, recalibrate: int) -> tuple[float, ...]:
-    """σ after `STEP_DAYS` of doubled volatility over σ before, the mean over prices, as the model expects it.
-
-    A filter: σ²_{k+1} = (1 − p)σ²₀ + (α + γ/2)·4σ²₀ + βσ²_k, p = α + γ/2 + β, from its level σ₀. A constant volatility
-    follows with its window, √(1 + 3k/window), at each calibration.
-    """
-    if specification.model not in FILTERED:
-        return tuple(float(np.sqrt(1 + 3 * (k // recalibrate * recalibrate) / window)) for k in STEP_DAYS)
-    out = np.empty((0, len(STEP_DAYS)))
-    for f in specification.factors:
-        row = specification.state["filter"][f.name]
-        if f.kind is not FactorKind.SPOT:
-            continue
-        a, b = (row["alpha"] + row["gamma"] / 2, row["beta"]) if "alpha" in row else (1 - EWMA_DECAY, EWMA_DECAY)
-        ratio = [1.0]
-        for _ in range(max(STEP_DAYS)):
-            ratio.append((1 - a - b) + 4 * a + b * ratio[-1])
-        out = np.vstack([out, np.sqrt([ratio[k] for k in STEP_DAYS])])
-    return tuple(out.mean(axis=0).tolist())
 
 
 def _accounts(d: Days, account_class: Mapping[str, str], level: float) -> list[dict[str, Any]]:
@@ -161,6 +145,24 @@ def _accounts(d: Days, account_class: Mapping[str, str], level: float) -> list[d
             "rejected_by": ", ".join(name.removesuffix("_p") for name, value in p.items() if value < SIZE),
         })  # fmt: skip
     return rows
+
+
+def _protected(
+    d: Days, tools: str, margin: Float[np.ndarray, "period account"], steps: tuple[float, ...]
+) -> dict[str, Any]:
+    """Metrics of the margins under some tools, the mean over accounts."""
+    found = [margin_metrics(loss, own) for loss, own in zip(d.loss.T, margin.T, strict=True)]
+    short = [m.mean_shortfall_share for m in found if m.mean_shortfall_share > 0]
+    return {
+        "model": d.model,
+        "tools": tools,
+        "coverage": float(np.mean([m.coverage for m in found])),
+        "mean_shortfall_share": float(np.mean(short)) if short else 0.0,
+        "average_margin": float(np.mean([m.average_cost for m in found])),
+        "peak_to_trough": float(np.mean([m.peak_to_trough for m in found])),
+        **{f"max_rise_{k}": float(np.mean([m.max_rise[k] for m in found])) for k in RISE_DAYS},
+        **{f"step_{k}": s for k, s in zip(STEP_DAYS, steps, strict=True)},
+    }
 
 
 def _classes(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

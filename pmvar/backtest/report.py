@@ -55,6 +55,7 @@ def _context(result: MarginResult) -> dict[str, Any]:
         "models": rows["models"],
         "classes": list(dict.fromkeys(r["account_class"] for r in rows["classes"])),
         "by_class": {(r["model"], r["account_class"]): r for r in rows["classes"]},
+        "tools": rows["tools"],
         "comparisons": rows["comparisons"],
         "uniform": figures.probabilities({m: t["probability"] for m, t in of.items()}, level=settings["level"]),
         "over_time": [

@@ -9,7 +9,6 @@ from typing import NamedTuple
 import numpy as np
 
 from pmvar.calibration.calibrate import (
-    FILTERED,
     Calibration,
     Estimates,
     MissingVols,
@@ -19,6 +18,7 @@ from pmvar.calibration.calibrate import (
     filter_state,
     x_of,
 )
+from pmvar.calibration.lookback import with_lookback
 from pmvar.calibration.panel import Moves
 from pmvar.errors import InputError, Problem, UsageError
 from pmvar.models.specification import LEAST_HISTORY, ModelSpecification
@@ -54,13 +54,17 @@ class Forecast(NamedTuple):
 class Past:
     """Estimates of windows of `moves`, each made once for all models of a family."""
 
-    def __init__(self, moves: Moves) -> None:
-        """Raises InputError for moves with gaps: see `complete`."""
+    def __init__(self, moves: Moves, earlier: Moves | None = None) -> None:
+        """`earlier` moves of the same names, gaps allowed, are looked back on for long-run and stressed volatility.
+
+        Raises InputError for moves with gaps: see `complete`.
+        """
         gaps = [name for name, r in zip(moves.name, moves.ratio.T, strict=True) if np.isnan(r).any()]
         if gaps:
             rule = f"a backtest needs a move on each of its days; there are gaps in {', '.join(gaps[:10])}"
             raise InputError(Problem(rule, "leave these factors out (see complete)", file="history"))
         self.moves = moves
+        self._earlier = moves.part(slice(0, 0)) if earlier is None else earlier
         self._made: dict[tuple[str, int, int], Estimates] = {}
 
     def before(self, row: int, window: int, *, model: str) -> Estimates:
@@ -69,6 +73,13 @@ class Past:
         if key not in self._made:
             self._made[key] = estimate(self.moves.part(slice(row - window, row)), model=model)
         return self._made[key]
+
+
+    def all_before(self, row: int) -> Moves:
+        """Every move there is before `row`."""
+        parts = self._earlier, self.moves.part(slice(0, row))
+        day, ratio = (np.concatenate([getattr(p, key) for p in parts]) for key in ("day", "ratio"))
+        return replace(self.moves, day=day, ratio=ratio, findings=())
 
 
 def complete(moves: Moves, schedule: Schedule) -> tuple[Moves, list[str]]:
@@ -100,14 +111,15 @@ def forecasts(past: Past, schedule: Schedule, *, model: str) -> Iterator[Forecas
             fitted = row
             made = calibrate(past.before(row, schedule.window, model=model), model=model, missing_vols=MissingVols.OMIT)
             until = min(row + schedule.recalibrate + schedule.horizon, len(moves.day))
-            deviation = _deviations(made, x[row - schedule.window : until], model)
-        specification = replace(made.specification, as_of=float(moves.day[row - 1]))
+            deviation = _deviations(made, x[row - schedule.window : until])
+            looking_back, _ = with_lookback(made.specification, past.all_before(row))
+        specification = replace(looking_back, as_of=float(moves.day[row - 1]))
         if deviation is not None:
             state = filter_state(made.estimates, deviation[row - fitted + schedule.window])
             specification = replace(specification, state=state)
         yield Forecast(row, specification, fitted)
 
 
-def _deviations(made: Calibration, x: np.ndarray, model: str) -> np.ndarray | None:
+def _deviations(made: Calibration, x: np.ndarray) -> np.ndarray | None:
     """σ of each day, each from the days before it; None where it is constant."""
-    return made.estimates.deviations(x) if model in FILTERED else None
+    return None if made.estimates.fit is None else made.estimates.deviations(x)

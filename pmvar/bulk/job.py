@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from pmvar.bulk.plan import Plan
-from pmvar.engine import Priced, Progress, price_all, quiet
+from pmvar.engine import Charged, Priced, Progress, price_all, protecting, quiet
 from pmvar.io.book import Book
 from pmvar.io.run import code_hash, versions
 from pmvar.models.specification import ModelSpecification
@@ -27,6 +27,7 @@ class Job:
     plan: Plan
     detail: Detail
     last_good: Mapping[str, float]
+    charged: Charged
 
     def price(self, *, progress: Progress = quiet) -> Priced:
         """Every instrument under every scenario."""
@@ -35,7 +36,8 @@ class Job:
             _profit(book, book.model), book.portfolio, book.rules,
             stress=stress_scenarios(book.stress, book.model, book.market),
             decorrelated=_profit(book, book.model.decorrelated(share)) if share else None,
-            last_good=self.last_good, detail=self.detail, progress=progress,
+            protective={tool: _profit(book, model) for tool, model in protecting(book.model, book.rules).items()},
+            last_good=self.last_good, charged=self.charged, detail=self.detail, progress=progress,
             memory_bytes=np.inf if self.plan.in_memory else 1.0,
         )  # fmt: skip
 

@@ -36,11 +36,12 @@ from pmvar.io.run import (
     table_schema,
 )
 from pmvar.io.table_files import TableFormat
+from pmvar.io.times import parse_time
 from pmvar.report.html import render
 from pmvar.risk.detail import largest_accounts
 from pmvar.risk.result import TABLES, Columns
 from pmvar.risk.tables import shock_table
-from pmvar.types import Detail, Executor
+from pmvar.types import DAY, ApcTool, Detail, Executor
 
 if TYPE_CHECKING:
     from pmvar.bulk.cluster import Cluster
@@ -121,8 +122,8 @@ def _locked(
     if journal is not None and _is_published(out, journal):
         log("the run before this one had published everything")
         return read_margins(out).tables["margins"]
-    last_good = last_margins(out)
-    fingerprint = _fingerprint(request, last_good)
+    last_good, charged = last_margins(out), charged_before(out, request.book.market.as_of)
+    fingerprint = _fingerprint(request, last_good, charged)
     if journal is None:
         journal = Journal.begin(work, {"fingerprint": fingerprint, "starts": plan.starts.tolist()})
     else:
@@ -130,7 +131,7 @@ def _locked(
         plan = replace(plan, starts=np.array(journal.head["starts"], dtype=np.int64))
         log(f"{len(journal.entries)} of {len(plan.starts)} blocks were finished before")
 
-    job = Job(request.book, plan, request.detail, last_good)
+    job = Job(request.book, plan, request.detail, last_good, charged)
     pending = [i for i in range(len(plan.starts)) if i not in journal.entries]
     with _executor(request, job, log) as workers:
         priced = job.price(progress=progress)
@@ -208,15 +209,33 @@ def last_margins(out: Path) -> dict[str, float]:
     return {**before.manifest["settings"].get("last_good", {}), **valued}
 
 
+def charged_before(out: Path, as_of: float) -> dict[str, tuple[float, float]]:
+    """Of each account, the initial margin that the run being replaced charged with its buffer, and how many days before
+    `as_of`. A run of the same time is replaced for good: what it went by itself holds again. A later one says nothing.
+    """
+    if not (out / MANIFEST).is_file():
+        return {}
+    before = read_margins(out)
+    table = before.tables["anti_procyclicality"]
+    days = (as_of - parse_time(before.manifest["settings"]["as_of"])) / DAY
+    margin = table["initial_margin" if days > 0 else "previous_margin"].tolist()
+    since = [days] * len(margin) if days > 0 else table["previous_days"].tolist()
+    if days < 0 or ApcTool.BUFFER not in before.manifest["settings"].get("apc", "").split(","):
+        return {}
+    return {str(a): (m, d) for a, m, d in zip(table["account_id"], margin, since, strict=True) if m > 0}
+
+
 def _is_published(out: Path, journal: Journal) -> bool:
     """Whether the end came after the results had taken their place."""
     return (out / MANIFEST).is_file() and read_manifest(out)["digest"] == journal.published
 
 
-def _fingerprint(request: Request, last_good: Mapping[str, float]) -> dict[str, Any]:
+def _fingerprint(
+    request: Request, last_good: Mapping[str, float], charged: Mapping[str, tuple[float, float]]
+) -> dict[str, Any]:
     """Everything that a bit of the results depends on."""
     book = request.book
-    before = json.dumps(sorted(last_good.items()))
+    before = json.dumps([sorted(last_good.items()), sorted(charged.items())])
     said = {
         "inputs": dict(book.input_hashes),
         "settings": {name: str(value) for name, value in asdict(book.settings).items()},

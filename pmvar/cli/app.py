@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pmvar.types import Executor, Netting, Precision, Sampling
+from pmvar.types import Executor, Netting, Precision, Sampling, VolatilitySource
 
 if TYPE_CHECKING:
     from pmvar.io.import_summary import ImportSummary
@@ -148,6 +148,12 @@ def run(
     decorrelation: Annotated[
         float | None, typer.Option(help="Stress: this share of the correlation between underlyings goes.")
     ] = None,
+    volatility: Annotated[
+        VolatilitySource | None, typer.Option(help="Today's, of the model, or implied by option quotes where higher.")
+    ] = None,
+    apc: Annotated[
+        str | None, typer.Option(help="Tools against procyclical margins: buffer, stressed, floor, with commas; none.")
+    ] = None,
     preset: Annotated[
         str | None, typer.Option(help="Settings near a clearing house's method: stans or span2; options come first.")
     ] = None,
@@ -179,6 +185,7 @@ def run(
     overrides = {
         "scenarios": paths, "level": level, "horizon": horizon, "seed": seed,
         "sampling": sampling, "netting": netting, "precision": precision, "decorrelation": decorrelation,
+        "volatility": volatility, "apc": apc,
     }  # fmt: skip
     summary, code = run_book(
         book,
@@ -277,7 +284,10 @@ Assets = Annotated[str | None, typer.Option(help="Assets to use, with commas; el
 def calibrate(
     history: History,
     model: Annotated[
-        str, typer.Option(help="gaussian, t, t-multi, t-garch, t-jump, t-garch-jump, merton, kou, fhs, …")
+        str, typer.Option(
+            help="gaussian, t, t-multi, t-garch, t-jump, t-garch-jump, merton, kou, fhs, historical; with a filter, "
+            "as t-garch:ewma: gjr (the default), garch, ewma, riskmetrics."
+        )
     ],
     out: Annotated[Path, typer.Option("--out", metavar="MODEL", help="File to write: model.json.")],
     vols: Vols = None,
@@ -286,6 +296,10 @@ def calibrate(
         str | None, typer.Option("--as-of", help="Last day used, such as 2022-11-01; else the last.")
     ] = None,
     window: Annotated[str | None, typer.Option(help="How far back, such as 4y or 1000d; else all.")] = None,
+    stressed: Annotated[
+        str | None,
+        typer.Option(help="Days of the stressed volatility, such as 2020-02-15..2020-06-15; else the worst 250 moves."),
+    ] = None,
     assume_vols: Annotated[bool, typer.Option(help="An assumed vol factor where there is no history of vols.")] = True,
     bayes: Annotated[bool, typer.Option("--bayes", help="Sample the posterior of volatility filters, too.")] = False,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the sampler.")] = 1,
@@ -297,7 +311,7 @@ def calibrate(
 
     chosen = assets.split(",") if assets else None
     summary = calibrate_history(
-        history, vols, out, model, chosen, as_of, window, assume_vols=assume_vols,
+        history, vols, out, model, chosen, as_of, window, assume_vols=assume_vols, stressed=stressed,
         posterior_seed=seed if bayes else None, overrides=override or [], log_json=log_json,
     )  # fmt: skip
     typer.echo(summary)
@@ -306,7 +320,9 @@ def calibrate(
 @app.command()
 def backtest(
     history: History,
-    model: Annotated[str, typer.Option(help="Models, with commas.")],
+    model: Annotated[
+        str, typer.Option(help="Models, with commas: those of calibrate, and evt, filtered history with a Pareto tail.")
+    ],
     out: Annotated[Path, typer.Option("--out", metavar="BACKTEST", help="Folder to publish the backtest in.")],
     first: Annotated[str, typer.Option("--from", help="First day forecast, such as 2020-01-01.")],
     vols: Vols = None,
@@ -318,6 +334,9 @@ def backtest(
     recalibrate: Annotated[int, typer.Option(help="Steps after which parameters are fitted again.")] = 20,
     paths: Annotated[int, typer.Option(help="Scenarios of each forecast.")] = 16_384,
     seed: Annotated[int, typer.Option(help="Seed of the scenarios.")] = 1,
+    apc: Annotated[
+        str, typer.Option(help="Tools against procyclical margins to measure: buffer, stressed, floor, with commas.")
+    ] = "none",
     table_format: Annotated[TableFormat, typer.Option("--format", help="Format of the tables.")] = TableFormat.PARQUET,
     log_json: Annotated[bool, typer.Option("--log-json", help="Progress as JSON lines on standard error.")] = False,
 ) -> None:
@@ -327,7 +346,7 @@ def backtest(
     options = {"level": level, "window": window, "recalibrate": recalibrate, "n_scenarios": paths, "seed": seed}
     summary = backtest_history(
         history, vols, out, models=model.split(","), assets=assets.split(",") if assets else None, first=first,
-        horizon=horizon, book=book, options=options, table_format=str(table_format), log_json=log_json,
+        horizon=horizon, book=book, apc=apc, options=options, table_format=str(table_format), log_json=log_json,
     )  # fmt: skip
     typer.echo(summary)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,8 @@ from pmvar.types import DAY
 
 if TYPE_CHECKING:
     from pmvar.calibration.calibrate import Calibration
-    from pmvar.calibration.panel import Moves
+    from pmvar.calibration.lookback import Lookback
+    from pmvar.calibration.panel import Panel
 
 SHOWN = 30
 """Factors and notes printed."""
@@ -29,6 +31,7 @@ def calibrate_history(
     window: str | None,
     *,
     assume_vols: bool,
+    stressed: str | None = None,
     posterior_seed: int | None = None,
     overrides: Sequence[str] = (),
     log_json: bool = False,
@@ -39,6 +42,8 @@ def calibrate_history(
     fails a gate that is not among `overrides`.
     """
     from pmvar.calibration.calibrate import MissingVols, calibrate, estimate
+    from pmvar.calibration.lookback import with_lookback
+    from pmvar.calibration.panel import moves
     from pmvar.cli.run import keep_compiled
     from pmvar.io.atomic import whole_file
     from pmvar.io.history_file import write_history
@@ -46,9 +51,13 @@ def calibrate_history(
     from pmvar.io.table_files import TableFormat
 
     keep_compiled()
-    moves, source, _ = read_moves(history, vols, assets, as_of=as_of, window=window)
+    period = None if stressed is None else _period(stressed)
+    panel, source, _ = read_factors(history, vols, assets)
+    last = _last_day(panel, as_of)
     missing = MissingVols.ASSUME if assume_vols else MissingVols.OMIT
-    made = calibrate(estimate(moves, model=model), model=model, missing_vols=missing)
+    made = calibrate(estimate(moves(_within(panel, last, window)), model=model), model=model, missing_vols=missing)
+    looking_back, found = with_lookback(made.specification, moves(_within(panel, last, None)), period=period)
+    made = replace(made, specification=looking_back, notes=(*made.notes, *_looked_back(found, made.estimates.factors)))
     sampled: dict[str, Any] = {}
     if posterior_seed is not None:
         sampled = _sampled(made, out.parent, posterior_seed, overrides, log_json)
@@ -74,7 +83,8 @@ def _sampled(made: Calibration, folder: Path, seed: int, overrides: Sequence[str
         raise UsageError(f"--bayes samples the volatility filters of {', '.join(FILTERED)}; this model has none")
     with progress(log_json=log_json) as advance:
         posterior = sample_posterior(
-            e.x, seed=seed, sampler=SAMPLER, progress=lambda done: advance("posterior", done, len(e.factors))
+            e.x, seed=seed, volatility=e.fit.volatility, sampler=SAMPLER,
+            progress=lambda done: advance("posterior", done, len(e.factors)),
         )
     judged = gates(posterior, e.x, names=e.factors).overridden(overrides)
     judged.require()
@@ -82,40 +92,65 @@ def _sampled(made: Calibration, folder: Path, seed: int, overrides: Sequence[str
     return {"posterior": write_posterior(folder, posterior, e.factors), **judged.document()}
 
 
-def read_moves(
-    history: Path,
-    vols: Path | None,
-    assets: Sequence[str] | None,
-    *,
-    as_of: str | None = None,
-    window: str | None = None,
-) -> tuple[Moves, dict[str, str], dict[str, float]]:
-    """Moves of the factors in two panels, the source's {file, sha256}, and the last vol of each asset that has one.
-
-    Raises UsageError for a date or a window that is none.
-    """
+def read_factors(
+    history: Path, vols: Path | None, assets: Sequence[str] | None
+) -> tuple[Panel, dict[str, str], dict[str, float]]:
+    """The factors' values in two panels, the source's {file, sha256}, and the last vol of each asset that has one."""
     import numpy as np
 
-    from pmvar.calibration.panel import Panel, factor_panel, moves
+    from pmvar.calibration.panel import Panel, factor_panel
     from pmvar.io.panel import Quantity, read_panel
-    from pmvar.io.times import parse_day
 
     prices, source = read_panel(history, Quantity.PRICE, assets=assets)
     implied = read_panel(vols, Quantity.VOL)[0] if vols else None
     if implied:
         own = [n for n in implied.name if n in prices.name]
         implied = Panel(implied.day, tuple(own), implied.value[:, [implied.name.index(n) for n in own]])
-    panel = factor_panel(prices, implied)
+    last = {n: v[~np.isnan(v)][-1] for n, v in zip(implied.name, implied.value.T, strict=True)} if implied else {}
+    return factor_panel(prices, implied), source, {n: float(v) for n, v in last.items()}
+
+
+def _last_day(panel: Panel, as_of: str | None) -> float:
+    from pmvar.io.times import parse_day
+
     try:
-        end = parse_day(as_of) if as_of else float(panel.day[-1])
+        return parse_day(as_of) if as_of else float(panel.day[-1])
     except ValueError as error:
         raise UsageError(f"--as-of: {error}") from error
-    kept = (panel.day <= end) & (panel.day > end - _seconds(window))
+
+
+def _within(panel: Panel, last: float, window: str | None) -> Panel:
+    """The days of the window up to `last`. Raises UsageError for a window that is none, or holds nothing."""
+    from pmvar.calibration.panel import Panel
+    from pmvar.io.times import format_day
+
+    kept = (panel.day <= last) & (panel.day > last - _seconds(window))
     if kept.sum() < 2:
-        raise UsageError(f"{history} has {int(kept.sum())} days in the window up to {as_of or 'its last day'}")
-    last = {n: v[~np.isnan(v)][-1] for n, v in zip(implied.name, implied.value.T, strict=True)} if implied else {}
-    within = Panel(panel.day[kept], panel.name, panel.value[kept])
-    return moves(within), source, {n: float(v) for n, v in last.items()}
+        raise UsageError(f"the history has {int(kept.sum())} days in the window up to {format_day(last)}")
+    return Panel(panel.day[kept], panel.name, panel.value[kept])
+
+
+def _looked_back(found: Lookback, factors: Sequence[str]) -> list[str]:
+    from pmvar.calibration.lookback import LONG_RUN_YEARS
+    from pmvar.io.times import format_day
+
+    first, last = map(format_day, found.period)
+    short = [f"{n} {y:.1f}" for n, y in zip(factors, found.years.tolist(), strict=True) if y < LONG_RUN_YEARS - 0.1]
+    said = f"long-run volatility looks back less than {LONG_RUN_YEARS} years, all there are: {', '.join(short)}"
+    return [f"stressed volatility is that of {first} to {last}", *([said] if short else [])]
+
+
+def _period(text: str) -> tuple[float, float]:
+    from pmvar.io.times import parse_day
+
+    first, _, last = text.partition("..")
+    try:
+        begin, end = parse_day(first), parse_day(last)
+    except ValueError as error:
+        raise UsageError(f"--stressed {text!r}: write two days, such as 2020-02-15..2020-06-15: {error}") from error
+    if not begin < end:
+        raise UsageError(f"--stressed {text!r}: the first day must come before the last")
+    return begin, end
 
 
 def _seconds(window: str | None) -> float:
@@ -131,16 +166,18 @@ def _table(made: Calibration) -> str:
     """Factors, what was fitted with its standard error, and notes."""
     e, s = made.estimates, made.specification
     fitted = "".join(f"{name:>18}" for name in "αγβ") if e.fit else ""
-    lines = [f"{'factor':<16}{'moves':>8}{'σ a year':>10}{'ν':>8}{fitted}"]
+    lines = [f"{'factor':<16}{'moves':>8}{'σ a year':>10}{'long run':>10}{'stressed':>10}{'ν':>8}{fitted}"]
     for f in s.factors[:SHOWN]:
-        volatility = f.volatility * s.steps_per_year**0.5
+        volatility, *others = (
+            (v or 0.0) * s.steps_per_year**0.5 for v in (f.volatility, f.long_run_volatility, f.stressed_volatility)
+        )
         nu = "–" if f.degrees_of_freedom is None else f"{f.degrees_of_freedom:.2f}"
-        line = f"{f.name:<16}{f.n_obs or f.source:>8}{volatility:>10.1%}{nu:>8}"
+        line = f"{f.name:<16}{f.n_obs or f.source:>8}{volatility:>10.1%}{others[0]:>10.1%}{others[1]:>10.1%}{nu:>8}"
         if e.fit and f.name in e.factors:
             i = e.factors.index(f.name)
             for k in ("alpha", "gamma", "beta"):
                 value, error = getattr(e.fit.estimate, k)[i], getattr(e.fit.robust_error, k)[i]
-                line += f"{value:>10.3f} ±{error:>6.3f}" if error > 0 else f"{value:>10.3f}  bound "
+                line += f"{value:>10.3f} ±{error:>6.3f}" if error > 0 else f"{value:>10.3f}   held "
         lines.append(line)
     if len(s.factors) > SHOWN:
         lines.append(f"… and {len(s.factors) - SHOWN} more")

@@ -117,7 +117,8 @@ def run_book(
         resume=resume,
         table_format=TableFormat(table_format),
         settings={
-            "netting": str(s.netting), "surface": s.surface, "decorrelation": s.decorrelation, "preset": preset or ""
+            "netting": str(s.netting), "surface": s.surface, "decorrelation": s.decorrelation,
+            "volatility": str(s.volatility), "preset": preset or "",
         },
         notes=((chosen.note,) if chosen else ()) + loaded.flags,
     )  # fmt: skip
@@ -129,7 +130,9 @@ def run_book(
     counts = {name: int((margins["status"] == name).sum()) for name in ("OK", "MARGIN_CALL", "LIQUIDATION", "WITHHELD")}
     currency = loaded.market.base_currency
     total, alone = float(margins["initial_margin"].sum()), float(margins["isolated_margin"].sum())
-    saved = f", {1 - total / alone:.0%} below the isolated margin of {alone:,.0f}" if alone > 0 else ""
+    less, raised = float(margins["diversification_benefit"].sum()), loaded.rules.apc
+    saved = f", {less / alone:.0%} below the isolated margin of {alone:,.0f}" if alone > 0 else ""
+    saved += f", then raised against procyclicality ({', '.join(raised)})" if raised else ""
     text = (
         f"{len(margins['account_id']):,} accounts under {s.scenarios:,} scenarios over {s.horizon} in "
         f"{time.perf_counter() - begun:.1f} s: " + ", ".join(f"{n:,} {name}" for name, n in counts.items() if n) + "\n"

@@ -23,14 +23,14 @@ from pmvar.io.market_tables import Notes, build_market
 from pmvar.io.model_file import read_model
 from pmvar.io.problems import Problems
 from pmvar.io.schemas import OPTIONAL, POSITIONS, REQUIRED, SCHEMAS
-from pmvar.io.settings import RunSettings, check_overrides, read_head
+from pmvar.io.settings import BookHead, RunSettings, check_overrides, read_head
 from pmvar.io.source import Source
 from pmvar.io.tables import Table, read_stream, read_table
 from pmvar.market.snapshot import MarketSnapshot
 from pmvar.models.specification import ModelSpecification
 from pmvar.portfolio import Portfolio, build_portfolio
 from pmvar.risk.rules import MarginRules
-from pmvar.types import Netting
+from pmvar.types import Netting, VolatilitySource
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,7 +82,7 @@ def load_book(
         head = read_head(toml, overrides=wanted, problems=problems)
     model = read_model(model_bytes, source=source, problems=problems) if model_bytes is not None else None
     if model is not None and head is not None:
-        _check_model(model, head.settings.horizon, problems=problems)
+        _check_model(model, head, problems=problems)
     read: dict[str, Table | None] = {}
     for schema in (*REQUIRED, *OPTIONAL):
         if schema.name in given:
@@ -123,6 +123,11 @@ def load_book(
     flags = [*notes.flags, *strike_flags(portfolio.instruments, held, market, read["market/vols"])]
     if model.as_of > head.as_of:
         flags.append("model.json is dated after as_of: it may know what the market did next")
+    if head.settings.volatility is VolatilitySource.IMPLIED:
+        from pmvar.scenarios.implied import with_implied_volatility
+
+        model, said = with_implied_volatility(model, market, horizon=head.settings.horizon)
+        flags += said
     marks = read["market/marks"]
     return Book(
         path=folder,
@@ -147,14 +152,19 @@ def _read(source: Source, name: str, *, problems: Problems) -> bytes | None:
         return None
 
 
-def _check_model(model: ModelSpecification, horizon: str, *, problems: Problems) -> None:
-    """Build the model once: what is wrong with its parameters or its state must not end a run halfway."""
+def _check_model(model: ModelSpecification, head: BookHead, *, problems: Problems) -> None:
+    """Build the model once, and at each volatility that a margin asks for: what is wrong with its parameters or its
+    state must not end a run halfway."""
     # Loads JAX, which reading tables does not need; compiles nothing.
     from pmvar.models import build
+    from pmvar.models.at_volatility import VOLATILITY, under
     from pmvar.scenarios.clock import horizon_steps
 
+    steps = horizon_steps(head.settings.horizon)
     try:
-        build(model, horizon_steps(horizon))
+        build(model, steps)
+        for volatility in (VOLATILITY[tool] for tool in head.rules.apc if tool in VOLATILITY):
+            build(under(model, volatility), steps)
     except InputError as error:
         problems.extend(error, file="model.json")
     except NumericsError as error:

@@ -16,7 +16,7 @@ from pmvar.io.problems import Problems
 from pmvar.io.source import Source
 from pmvar.io.times import format_time, parse_time
 from pmvar.models.sampling import sampling_parameters
-from pmvar.models.specification import Factor, ModelSpecification
+from pmvar.models.specification import Factor, ModelSpecification, ReferenceVolatility
 from pmvar.types import PriceMap
 
 FILE = "model.json"
@@ -31,7 +31,7 @@ KEYS: Mapping[str, Any] = {
 REQUIRED = ("format", "model", "as_of", "factors", "correlation")
 FACTOR_KEYS: Mapping[str, Any] = {
     "name": str, "volatility": Number, "degrees_of_freedom": (*Number, type(None)), "source": str,
-    "n_obs": int, "tenor": Number, "term_exponent": Number,
+    "n_obs": int, "tenor": Number, "term_exponent": Number, **dict.fromkeys(ReferenceVolatility, Number),
 }  # fmt: skip
 
 
@@ -222,6 +222,7 @@ def model_document(
                 "n_obs": f.n_obs,
                 "tenor": f.tenor,
                 "term_exponent": f.term_exponent,
+                **{key: value for key in ReferenceVolatility if (value := getattr(f, key)) is not None},
             }
             for f in model.factors
         ],

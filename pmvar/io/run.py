@@ -40,7 +40,7 @@ TEXT = {
     "account_id", "status", "reason", "instrument_id", "underlying", "of", "factor", "other_factor", "greek",
     "parameter", "method", "source", "verdict", "driver", "notes", "group", "name", "label", "strategy",
     "model", "other", "account_class", "rejected_classes", "rejected_by", "zone", "day", "origin", "left_out",
-    "add_on", "absent",
+    "add_on", "absent", "tools",
 }  # fmt: skip
 """Columns of text in every table; `scenario` is a name in `stress` and a number elsewhere."""
 PACKAGES = ("jax", "jaxlib", "numpy", "scipy", "pyarrow", "pmvar")
@@ -288,18 +288,28 @@ def read_run(path: str | Path) -> Run:
         if hash_file(folder / name) != outputs[name]:
             raise AuditError(f"{folder / name} was changed: its hash is not the manifest's")
     tables = {Path(name).stem: _columns(folder / name) for name in outputs if Path(name).stem in TABLES}
-    return Run(folder, {name: tables[name] for name in TABLES}, manifest)
+    # A run of an earlier version may lack a table that there was no call for.
+    return Run(folder, {name: tables.get(name) or _none_of(name) for name in TABLES}, manifest)
+
+
+MARGINS = ("margins", "anti_procyclicality")
 
 
 def read_margins(path: str | Path) -> Run:
-    """The run at `path` with its table `margins` alone, verified. Raises what `read_run` raises."""
+    """The run at `path` with the tables of its margins alone, verified. Raises what `read_run` raises."""
     folder, manifest = Path(path), read_manifest(path)
-    (name,) = (name for name in manifest["hashes"]["outputs"] if Path(name).stem == "margins")
-    if not (folder / name).is_file():
-        raise AuditError(f"{folder / name} is missing")
-    if hash_file(folder / name) != manifest["hashes"]["outputs"][name]:
-        raise AuditError(f"{folder / name} was changed: its hash is not the manifest's")
-    return Run(folder, {"margins": _columns(folder / name)}, manifest)
+    tables = {name: _none_of(name) for name in MARGINS}
+    for name in (name for name in manifest["hashes"]["outputs"] if Path(name).stem in MARGINS):
+        if not (folder / name).is_file():
+            raise AuditError(f"{folder / name} is missing")
+        if hash_file(folder / name) != manifest["hashes"]["outputs"][name]:
+            raise AuditError(f"{folder / name} was changed: its hash is not the manifest's")
+        tables[Path(name).stem] = _columns(folder / name)
+    return Run(folder, tables, manifest)
+
+
+def _none_of(name: str) -> Columns:
+    return {column: np.array([]) for column in TABLES[name]}
 
 
 def _columns(file: Path) -> Columns:

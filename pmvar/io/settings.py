@@ -15,7 +15,7 @@ from pmvar.io.csv_text import decodable
 from pmvar.io.problems import Problems
 from pmvar.io.times import parse_duration, parse_time
 from pmvar.risk.rules import MarginRules
-from pmvar.types import Liquidity, Measure, Netting, Precision, Sampling, StressOf
+from pmvar.types import ApcTool, Liquidity, Measure, Netting, Precision, Sampling, StressOf, VolatilitySource
 
 FILE = "book.toml"
 SURFACES = ("raw",)
@@ -36,6 +36,7 @@ class RunSettings:
     surface: str = "raw"
     decorrelation: float = 0.0
     """Share of the correlation between underlyings that the decorrelation stress takes away; 0: there is none."""
+    volatility: VolatilitySource = VolatilitySource.MODEL
 
     @property
     def horizon_days(self) -> int:
@@ -95,6 +96,15 @@ def _horizon(value: Any) -> str:
     return value
 
 
+def _tools(value: Any) -> tuple[ApcTool, ...]:
+    names = [name.strip() for name in value.split(",")] if isinstance(value, str) else [""]
+    if names in (["none"], [""]) and isinstance(value, str):
+        return ()
+    if len(set(names)) < len(names) or not set(names) <= set(ApcTool):
+        raise ValueError(f"must be none, or any of {', '.join(ApcTool)}, each once, with commas")
+    return tuple(tool for tool in ApcTool if tool in names)
+
+
 def _existing(names: tuple[str, ...]) -> Check:
     """The name if this version has it; raises UsageError otherwise: the book is sound, the wish is not
     met."""
@@ -149,6 +159,7 @@ SECTIONS: Mapping[str, Mapping[str, Check]] = {
         "sampling": _existing(tuple(Sampling)),
         "netting": _one_of(Netting),
         "precision": _one_of(Precision),
+        "volatility": _one_of(VolatilitySource),
         "decorrelation": _real(0.0, 1.0, rule="must lie in [0, 1], such as 0.5"),
     },
     "margin": {
@@ -156,6 +167,7 @@ SECTIONS: Mapping[str, Mapping[str, Check]] = {
         "multiplier": _real(1e-6, 999_999.0, rule="must be positive and below 1e6"),
         "floor": _real(0.0, 999_999_999_999_999.0, rule="must be from 0 to below 1e15"),
         "maintenance_ratio": _real(1e-9, 1.0, rule="must lie in (0, 1]"),
+        "apc": _tools,
         "stress_share": _real(0.0, 1.0, rule="must lie in [0, 1], such as 0.25"),
         "stress_of": _one_of(StressOf),
         "liquidity": _one_of(Liquidity),

@@ -58,6 +58,8 @@ class Account:
     """By parameters of the model, the largest effect first."""
     worst: tuple[Scenario, ...]
     stress: tuple[tuple[str, float], ...]
+    protection: Mapping[str, Any]
+    """Its row of `anti_procyclicality`; empty where no tool is switched on."""
     half_width: float
     """Of a 95% interval, in standard errors."""
 
@@ -93,7 +95,7 @@ def build_account(tables: Mapping[str, Columns], account_id: str, settings: Mapp
         raise KeyError(account_id)
     margin = {name: values[0] for name, values in row.items()}
     components = _components(select(tables.get("components", {}), account_id))
-    stress = select(tables.get("stress", {}), account_id)
+    stress, protection = (select(tables.get(name, {}), account_id) for name in ("stress", "anti_procyclicality"))
     return Account(
         account_id,
         margin,
@@ -103,6 +105,7 @@ def build_account(tables: Mapping[str, Columns], account_id: str, settings: Mapp
         by_model(select(tables.get("model_greeks", {}), account_id), settings.get("model", {})),
         _worst(select(tables.get("worst", {}), account_id), tables.get("shocks", {})),
         tuple(zip(map(str, column(stress, "scenario")), map(float, column(stress, "loss")), strict=True)),
+        {name: values[0] for name, values in protection.items() if len(values)},
         interval_half_width(int(settings.get("replicates", REPLICATES))),
     )
 

@@ -75,7 +75,7 @@ def _facts(account: Account) -> list[tuple[str, str, str]]:
         for name in ("es_standard_error", "var_standard_error", "isolated_standard_error")
     )
     return [
-        ("Initial margin", money(m["initial_margin"]), ""),
+        ("Initial margin", money(m["initial_margin"]), _raised(account)),
         ("Maintenance margin", money(m["maintenance_margin"]), ""),
         ("Equity", money(m["equity"]), ""),
         ("Excess", money(m["excess"], sign=True), "equity − initial margin"),
@@ -83,6 +83,16 @@ def _facts(account: Account) -> list[tuple[str, str, str]]:
         ("Value at risk", money(m["value_at_risk"]), var),
         ("Isolated margins", money(m["isolated_margin"]), alone),
     ]
+
+
+def _raised(account: Account) -> str:
+    """What the tools against procyclicality make of the margin, in words."""
+    p = account.protection
+    if not p:
+        return ""
+    said = {"stressed_margin": "stressed", "long_run_margin": "ten-year", "calculated_margin": "before the buffer"}
+    parts = [f"{word} {money(p[key])}" for key, word in said.items() if p[key] > 0]
+    return f"current {money(p['current_margin'])}, {', '.join(parts)}"
 
 
 def _factors(account: Account) -> list[str]:

@@ -8,6 +8,8 @@ import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from pmvar.errors import UsageError
 from pmvar.report.account import Account, Component, build_account, column
 from pmvar.report.format import (
@@ -23,8 +25,9 @@ from pmvar.report.format import (
     significant,
 )
 from pmvar.report.gradients import Gradient
+from pmvar.risk.buffer import buffered
 from pmvar.risk.result import Columns
-from pmvar.types import Measure, Status
+from pmvar.types import ApcTool, Measure, Status
 
 WIDTH = 100
 """Columns of the text."""
@@ -122,6 +125,8 @@ def _steps(account: Account, settings: Mapping[str, Any]) -> list[str]:
     measure = float(m["value_at_risk" if name == Measure.VALUE_AT_RISK else "expected_shortfall"])
     floored = max(measure, floor)
     initial, isolated = float(m["initial_margin"]), float(m["isolated_margin"])
+    expected = multiplier * floored
+    called = "current margin" if account.protection else "initial margin"
     rows = [
         (name.replace("_", " "), fixed(measure, 2), ""),
         (
@@ -129,17 +134,45 @@ def _steps(account: Account, settings: Mapping[str, Any]) -> list[str]:
             fixed(floored, 2),
             "floor binds" if floor > measure else "",
         ),
-        (f"times {significant(multiplier, 6)}", fixed(multiplier * floored, 2), "initial margin"),
-        (f"times {significant(ratio, 6)}", fixed(ratio * multiplier * floored, 2), "maintenance margin"),
+        (f"times {significant(multiplier, 6)}", fixed(expected, 2), called),
     ]
-    lines += [*_table(rows, "<><"), _check("initial margin in the table", multiplier * floored, initial)]
+    if account.protection:
+        more, expected = _protection(account, settings, expected)
+        rows += more
+    rows.append((f"times {significant(ratio, 6)}", fixed(ratio * expected, 2), "maintenance margin"))
+    lines += [*_table(rows, "<><"), _check("initial margin in the table", expected, initial)]
     if isolated > 0:
         lines.append(
             f"Each position and balance alone would need {fixed(isolated, 2)} ± "
             f"{money(account.half_width * float(m['isolated_standard_error']))} in sum: "
-            f"{percent(1 - initial / isolated)} less is due to diversification."
+            f"{percent(1 - multiplier * floored / isolated)} less is due to diversification."
         )
     return lines
+
+
+def _protection(
+    account: Account, settings: Mapping[str, Any], current: float
+) -> tuple[list[tuple[str, str, str]], float]:
+    """What the tools against procyclicality add, step by step, and the initial margin that comes of it."""
+    p, tools = account.protection, str(settings.get("apc", "")).split(",")
+    rows, margin = [], current
+    for tool, key, label in (
+        (ApcTool.STRESSED, "stressed_margin", "at least with a quarter of stressed scenarios"),
+        (ApcTool.FLOOR, "long_run_margin", "at least under ten-year volatility"),
+    ):
+        if tool in tools:
+            binds = float(p[key]) > margin
+            margin = max(margin, float(p[key]))
+            rows.append((f"{label}, {fixed(p[key], 2)}", fixed(margin, 2), "binds" if binds else ""))
+    if ApcTool.BUFFER in tools:
+        previous, days = float(p["previous_margin"]), float(p["previous_days"])
+        charged = float(buffered(np.array(margin), np.array(previous), days))
+        left = f"buffer of {percent(charged / margin - 1)}" if margin > 0 else "buffer"
+        before = f"; {fixed(previous, 2)} was charged {fixed(days, 1)} days ago" if previous > 0 else ""
+        rows.append((left + before, fixed(charged, 2), ""))
+        margin = charged
+    rows[-1] = (*rows[-1][:2], f"{rows[-1][2]}, initial margin".removeprefix(", "))
+    return rows, margin
 
 
 def _components(account: Account) -> list[str]:
@@ -187,7 +220,8 @@ def _gradients(account: Account, found: Sequence[Gradient], title: str, left: st
         change = f"margin {verb} by {money(abs(g.effect))}"
         rows.append((f"if {g.move},", change, f"± {money(account.half_width * g.effect_error)}", share,
                      f"{g.greek} {significant(g.value, 5)} {g.unit}"))  # fmt: skip
-    text = "Change of the initial margin to first order, all else equal; ± is a 95 % interval."
+    which = "current margin, before what protects it," if account.protection else "initial margin"
+    text = f"Change of the {which} to first order, all else equal; ± is a 95 % interval."
     return [*_title(title), text, "", *_table(rows, "<<<><"), *([left] if left else [])]
 
 

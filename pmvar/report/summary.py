@@ -31,11 +31,13 @@ def tiles(result: MarginResult) -> list[dict[str, Any]]:
     """Label, value and remark of each summary tile."""
     margins, settings = result.tables["margins"], result.settings
     currency = str(settings.get("base_currency", ""))
-    total, alone = (float(np.nansum(amounts(margins, n))) for n in ("initial_margin", "isolated_margin"))
+    total, alone, saved = (
+        float(np.nansum(amounts(margins, n))) for n in ("initial_margin", "isolated_margin", "diversification_benefit")
+    )
     status = column(margins, "status")
     counts = {name: int(np.sum(status == name)) for name in Status}
     short = [f"{counts[name]} {name.replace('_', ' ').lower()}" for name in URGENCY if counts[name]]
-    benefit = percent(1 - total / alone if alone > 0 else math.nan)
+    benefit = percent(saved / alone if alone > 0 else math.nan)
     tail = f"{level(settings.get('level', math.nan))} level"
     error, remark = _largest_error(margins)
     return [

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, Int
 
-from pmvar.risk.accounts import AccountBlock, LossStrips, block_loss
+from pmvar.risk.accounts import AccountBlock, block_loss
 from pmvar.risk.quantiles import Measured, measure_rows
 from pmvar.risk.selection import ROWS, in_threads, refuse_not_finite, tail_ids
 from pmvar.risk.tail import Tail, tail
@@ -20,6 +20,15 @@ from pmvar.valuation.store import TileStore
 
 N_WORST = 5
 """Worst scenarios kept of each account."""
+
+
+@runtime_checkable
+class Rows(Protocol):
+    """Losses [row scenario], of which a slice of rows is an array."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, rows: slice, /) -> np.ndarray: ...
 
 
 @dataclass(frozen=True)
@@ -170,7 +179,7 @@ def _components(
 
 
 def measure_losses(
-    loss: Float[np.ndarray, "row scenario"] | LossStrips,
+    loss: Rows,
     scenarios: ScenarioSet,
     level: float,
     *,

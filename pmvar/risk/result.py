@@ -27,11 +27,17 @@ TABLES: Mapping[str, tuple[str, ...]] = {
     "shocks": ("scenario", "factor", "shock"),
     "stress": ("account_id", "scenario", "loss"),
     "add_ons": ("account_id", "add_on", "factor", "amount", "absent"),
+    "anti_procyclicality": (
+        "account_id", "current_margin", "stressed_margin", "stressed_standard_error", "long_run_margin",
+        "long_run_standard_error", "calculated_margin", "previous_margin", "previous_days", "initial_margin",
+    ),
 }  # fmt: skip
 """Tables of a run and their columns, in order. `model_greeks` holds the derivatives of the initial margin by parameters
 of the model (a correlation has two factors, a parameter of all factors none), `worst` each account's worst scenarios
 (rank 1 is the worst), `shocks` the log changes of all factors in those scenarios (long form), `stress` the losses under
-the stress list, `add_ons` what an initial margin holds beside its measure, and what of it could not be told."""
+the stress list, `add_ons` what an initial margin holds beside its measure, and what of it could not be told,
+`anti_procyclicality` what the tools that are switched on make of each margin before add-ons (0: not this tool, or no
+previous margin)."""
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pmvar.errors import UsageError
-from pmvar.types import Liquidity, Measure, StressOf
+from pmvar.types import ApcTool, Liquidity, Measure, StressOf
 
 HALF = 0.5
 """Of the tail: where the stress of dependence looks, 99.5% for 99%."""
@@ -13,7 +13,8 @@ HALF = 0.5
 
 @dataclass(frozen=True)
 class MarginRules:
-    """IM = multiplier · max(measure, floor) + add-ons; MM = maintenance_ratio · IM. Amounts in base currency.
+    """IM = multiplier · max(measure, floor), raised by the tools of `apc` (see `pmvar.risk.anti_procyclicality`), and
+    add-ons; MM = maintenance_ratio · IM. Amounts in base currency.
 
     Add-ons: stress_share · max(stressed measure − measure, 0), and the cost of closing out (see `close_out`).
     """
@@ -24,6 +25,8 @@ class MarginRules:
     multiplier: float = 1.0
     floor: float = 0.0
     maintenance_ratio: float = 0.8
+    apc: tuple[ApcTool, ...] = ()
+    """Tools against procyclicality that are switched on."""
     stress_share: float = 0.0
     stress_of: StressOf = StressOf.DEPENDENCE
     liquidity: Liquidity = Liquidity.NONE

@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from pmvar.errors import NumericsError
 from pmvar.market.snapshot import MarketSnapshot
 from pmvar.portfolio import Portfolio
+from pmvar.risk.anti_procyclicality import Protected
 from pmvar.risk.gradient import BlockGradient, MarketFactor
 from pmvar.risk.measure import N_WORST, BlockMeasure, BlockTail
 from pmvar.risk.model_gradient import ModelGradient
@@ -60,12 +61,11 @@ def margin_table(
     isolated_error: Float[np.ndarray, " account"],
     withheld: Mapping[str, str],
     fallback: Float[np.ndarray, " account"],
+    protected: Protected,
     added: Float[np.ndarray, " account"],
-) -> Columns:
-    """The table `margins`: withheld accounts at their fallback, `added` to the margins of the others.
-
-    Raises NumericsError naming an account that is not finite.
-    """
+) -> tuple[Columns, Columns]:
+    """The tables `margins`, withheld accounts at their fallback and `added` to the margins of the others, and
+    `anti_procyclicality`. Raises NumericsError naming an account that is not finite."""
     n = portfolio.n_accounts
     names = [str(a) for a in portfolio.account_id]
     out = np.array([a in withheld for a in names], dtype=bool)
@@ -74,7 +74,8 @@ def margin_table(
     var_error = _scatter(portfolio, measured, [m.var_error for m in measured])
     es_error = _scatter(portfolio, measured, [m.es_error for m in measured])
     tail = shortfall if rules.measure is Measure.EXPECTED_SHORTFALL else var
-    initial = np.where(out, fallback, rules.multiplier * np.maximum(tail, rules.floor) + added)
+    current = rules.multiplier * np.maximum(tail, rules.floor)
+    initial = np.where(out, fallback, protected.initial(current) + added)
     maintenance = rules.maintenance_ratio * initial
     worth = equity(portfolio, market, value)
     status = np.full(n, Status.OK, dtype=object)
@@ -96,7 +97,8 @@ def margin_table(
         "excess": worth - initial,
         "isolated_margin": alone,
         "isolated_standard_error": np.where(out, 0.0, isolated_error),
-        "diversification_benefit": alone - (initial - added),
+        # Of the margin without what protects it: isolated margins have none of that.
+        "diversification_benefit": alone - np.where(out, fallback, current),
         "status": _text([str(s) for s in status]),
         "reason": _text([withheld.get(a, "") for a in names]),
     }
@@ -104,7 +106,7 @@ def margin_table(
         if column.dtype == np.float64 and not np.all(np.isfinite(column)):
             bad = names[int(np.flatnonzero(~np.isfinite(column))[0])]
             raise NumericsError(f"{name} of account {bad} is not finite")
-    return columns
+    return columns, protected.table(portfolio.account_id, current, np.flatnonzero(~out))
 
 
 def _positions(measured: Sequence[BlockTail]) -> list[tuple[int, int, int, int]]:
@@ -195,7 +197,7 @@ def greek_table(
 
 
 def _moves(rules: MarginRules, margins: Columns) -> Float[np.ndarray, " account"]:
-    """d(initial margin)/d(measure): where the floor binds the margin does not move."""
+    """d(current margin)/d(measure), the tools against procyclicality aside: where the floor binds it does not move."""
     tail = margins["expected_shortfall" if rules.measure is Measure.EXPECTED_SHORTFALL else "value_at_risk"]
     return rules.multiplier * (tail > rules.floor)
 

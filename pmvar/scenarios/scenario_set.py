@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import jax
@@ -69,6 +69,15 @@ class ScenarioSet:
             return self.tile(index).shock
         inside = jnp.arange(PATH_TILE)[:, None] + index * PATH_TILE < self.n_scenarios
         return jnp.where(inside, self.paths.tile(index, time)[0], 0.0)
+
+
+def union(sets: Sequence[ScenarioSet], shares: Sequence[float]) -> ScenarioSet:
+    """All scenarios of `sets`, of equal numbers and replicates, one after the other: set k is drawn from with
+    probability `shares[k]`. At the horizon only: it has no paths."""
+    first, n = sets[0], sum(s.n_scenarios for s in sets)
+    weight = [s.weight * (share * n / s.n_scenarios) for s, share in zip(sets, shares, strict=True)]
+    shock = jnp.concatenate([s.shock for s in sets])
+    return replace(first, shock=shock, weight=np.concatenate(weight), paths=None, provenance={})
 
 
 @jax.jit
