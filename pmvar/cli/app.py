@@ -277,6 +277,9 @@ def calibrate(
     bayes: Annotated[bool, typer.Option("--bayes", help="Sample the posterior of volatility filters, too.")] = False,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the sampler.")] = 1,
     override: Annotated[list[str] | None, typer.Option(help="Gate to pass all the same, such as tail-ess.")] = None,
+    report: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Page to write: what was fitted, how sure, does it fit. HTML.")
+    ] = None,
     log_json: Annotated[bool, typer.Option("--log-json", help="Progress as JSON lines on standard error.")] = False,
 ) -> None:
     """Fit a model to histories of prices and implied vols, and write the model.json that a run uses."""
@@ -285,7 +288,7 @@ def calibrate(
     chosen = assets.split(",") if assets else None
     summary = calibrate_history(
         history, vols, out, model, chosen, as_of, window, assume_vols=assume_vols,
-        posterior_seed=seed if bayes else None, overrides=override or [], log_json=log_json,
+        posterior_seed=seed if bayes else None, overrides=override or [], report=report, log_json=log_json,
     )  # fmt: skip
     typer.echo(summary)
 

@@ -13,6 +13,7 @@ from pmvar.types import DAY
 if TYPE_CHECKING:
     from pmvar.calibration.calibrate import Calibration
     from pmvar.calibration.panel import Moves
+    from pmvar.report.calibration_report import Sampled
 
 SHOWN = 30
 """Factors and notes printed."""
@@ -31,43 +32,57 @@ def calibrate_history(
     assume_vols: bool,
     posterior_seed: int | None = None,
     overrides: Sequence[str] = (),
+    report: Path | None = None,
     log_json: bool = False,
 ) -> str:
     """Fit `model` to the panel in `history` and write it at `out`; returns what to print.
 
-    With `posterior_seed` its filters are sampled, too. Raises QualityGate, and writes nothing, where the posterior
-    fails a gate that is not among `overrides`.
+    With `posterior_seed` its filters are sampled, too. `report` is where to write a page about the fit. Raises
+    QualityGate, and writes nothing but the report, where the posterior fails a gate that is not among `overrides`.
     """
     from pmvar.calibration.calibrate import MissingVols, calibrate, estimate
     from pmvar.cli.run import keep_compiled
     from pmvar.io.atomic import whole_file
     from pmvar.io.history_file import write_history
     from pmvar.io.model_file import model_json
+    from pmvar.io.posterior_file import write_posterior
     from pmvar.io.table_files import TableFormat
 
     keep_compiled()
     moves, source, _ = read_moves(history, vols, assets, as_of=as_of, window=window)
     missing = MissingVols.ASSUME if assume_vols else MissingVols.OMIT
     made = calibrate(estimate(moves, model=model), model=model, missing_vols=missing)
-    sampled: dict[str, Any] = {}
-    if posterior_seed is not None:
-        sampled = _sampled(made, out.parent, posterior_seed, overrides, log_json)
+    sampled = None if posterior_seed is None else _sampled(made, posterior_seed, overrides, log_json)
+    if report is not None:
+        from pmvar.report.calibration_report import render
+
+        asked = {"model": model, "history": source, "vols": vols.name if vols else "", "window": window or "all"}
+        # Before the gates: whoever is stopped there needs it most.
+        with whole_file(report) as temporary:
+            temporary.write_text(render(made, settings=asked, sampled=sampled), encoding="utf-8")
+    extra: dict[str, Any] = {}
+    if sampled is not None:
+        sampled.gates.require()
+        out.parent.mkdir(parents=True, exist_ok=True)
+        written = write_posterior(out.parent, sampled.posterior, made.estimates.factors)
+        extra = {"posterior": written, **sampled.gates.document()}
     beside = None
     if made.specification.history is not None:
         beside = write_history(out.parent, made.specification, made.history_day, table_format=TableFormat.PARQUET)
-    text = model_json(made.specification, source=source, history=beside, extra=sampled)
+    text = model_json(made.specification, source=source, history=beside, extra=extra)
     with whole_file(out) as temporary:
         temporary.write_text(text, encoding="utf-8")
-    return f"{_table(made)}\n{out}: model {model} of {len(made.specification.factors)} factors"
+    said = f"{_table(made)}\n{out}: model {model} of {len(made.specification.factors)} factors"
+    return said if report is None else f"{said}\nreport: {report}"
 
 
-def _sampled(made: Calibration, folder: Path, seed: int, overrides: Sequence[str], log_json: bool) -> dict[str, Any]:
-    """The posterior of the model's volatility filters, written into `folder`; its keys of model.json."""
+def _sampled(made: Calibration, seed: int, overrides: Sequence[str], log_json: bool) -> Sampled:
+    """The posterior of the model's volatility filters, judged."""
     from pmvar.calibration.calibrate import FILTERED
     from pmvar.calibration.diagnostics import gates
     from pmvar.calibration.posterior import SAMPLER, sample_posterior
     from pmvar.cli.progress import progress
-    from pmvar.io.posterior_file import write_posterior
+    from pmvar.report.calibration_report import Sampled
 
     e = made.estimates
     if e.fit is None:
@@ -76,10 +91,7 @@ def _sampled(made: Calibration, folder: Path, seed: int, overrides: Sequence[str
         posterior = sample_posterior(
             e.x, seed=seed, sampler=SAMPLER, progress=lambda done: advance("posterior", done, len(e.factors))
         )
-    judged = gates(posterior, e.x, names=e.factors).overridden(overrides)
-    judged.require()
-    folder.mkdir(parents=True, exist_ok=True)
-    return {"posterior": write_posterior(folder, posterior, e.factors), **judged.document()}
+    return Sampled(posterior, gates(posterior, e.x, names=e.factors).overridden(overrides))
 
 
 def read_moves(

@@ -1,0 +1,82 @@
+"""What a posterior says beside its prior, parameter by parameter, in the coordinates that the priors are written in."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+
+from pmvar.calibration.diagnostics import effective_size, r_hat
+from pmvar.calibration.garch import Parameters
+from pmvar.calibration.posterior import Draws, VolatilityPosterior
+from pmvar.calibration.priors import priors
+from pmvar.calibration.volatility_likelihood import Volatility
+
+PRIOR_DRAWS = 20_000
+NARROWED = 2 / 3
+"""A posterior narrower than this share of its prior's deviation comes from the data."""
+FAR = 0.01
+"""Of the prior's mass beyond a posterior's median: less, and prior and data disagree."""
+
+
+class Marginal(NamedTuple):
+    """One parameter of one asset, in the prior's units."""
+
+    name: str
+    """As in `priors`."""
+    draws: Float[np.ndarray, "chain draw"]
+    grid: Float[np.ndarray, " point"]
+    prior: Float[np.ndarray, " point"]
+    """The prior's density on `grid`, which spans the draws."""
+    prior_deviation: float
+    beyond: float
+    """The prior's mass on the far side of the posterior's median."""
+    r_hat: float
+    bulk: float
+    tail: float
+
+    @property
+    def identified(self) -> bool:
+        """Whether the data narrowed the prior."""
+        return bool(self.draws.std() < NARROWED * self.prior_deviation)
+
+
+def prior_coordinates(draws: Draws | Parameters, *, unit: float, volatility: Volatility) -> dict[str, np.ndarray]:
+    """The names of `priors` for parameters per day in the units of the returns; the inverse of `priors.filter_of`."""
+    news = draws.alpha + draws.gamma / 2
+    found = {
+        "mean": draws.mean / unit,
+        "omega": draws.omega / unit**2,
+        "persistence": news + draws.beta,
+        "news_share": news / (news + draws.beta),
+        "excess_dof": draws.degrees_of_freedom - 2,
+        "falls_share": (draws.alpha + draws.gamma) / (2 * news),
+    }
+    return {name: found[name] for name in priors(volatility)}
+
+
+def marginals(posterior: VolatilityPosterior, assets: Sequence[int]) -> list[list[Marginal]]:
+    """Every parameter of each of `assets`, which have draws."""
+    prior = priors(posterior.volatility)
+    keys = jax.random.split(jax.random.key(0), len(prior))
+    known = {n: np.asarray(p.sample(k, (PRIOR_DRAWS,))) for k, (n, p) in zip(keys, prior.items(), strict=True)}
+    out = []
+    for i in assets:
+        own = Draws(*(part[i] for part in posterior.draws))
+        rows = []
+        for name, x in prior_coordinates(own, unit=posterior.unit, volatility=posterior.volatility).items():
+            grid = np.linspace(*np.quantile(x, (0.001, 0.999)), 121)
+            below = float(np.mean(known[name] < np.median(x)))
+            rows.append(
+                Marginal(
+                    name, x, grid, np.exp(np.asarray(prior[name].log_prob(jnp.asarray(grid)))),
+                    float(known[name].std()), min(below, 1 - below),
+                    r_hat(x), effective_size(x, "bulk"), effective_size(x, "tail"),
+                )  # fmt: skip
+            )
+        out.append(rows)
+    return out
