@@ -33,7 +33,7 @@ NODES = 48
 """Of Gauss–Laguerre's rule for the size of a jump."""
 CLASSES = 25
 """Of a filtered σ, equally many days each, over which a law with jumps is averaged."""
-_GRID = np.sinh(np.linspace(-np.arcsinh(80.0), np.arcsinh(80.0), 1_001))
+_GRID = np.sinh(np.linspace(-np.arcsinh(80.0), np.arcsinh(80.0), 401))
 """Standardised moves between which a quantile is interpolated."""
 
 
@@ -42,6 +42,21 @@ class Tails(NamedTuple):
 
     lower: Float[np.ndarray, "*shape"]
     upper: Float[np.ndarray, "*shape"]
+
+
+class Quantiles(NamedTuple):
+    """ln P(Z ≤ z) and ln P(Z ≥ z) on a grid of z, to be read backwards."""
+
+    lower: Float[np.ndarray, " grid"]
+    upper: Float[np.ndarray, " grid"]
+
+    def exceeded(self, share: Float[np.ndarray, " point"]) -> Float[np.ndarray, " point"]:
+        """z that is exceeded with probability `share`."""
+        return np.interp(-np.log(share), -self.upper, _GRID)
+
+    def undercut(self, share: Float[np.ndarray, " point"]) -> Float[np.ndarray, " point"]:
+        """z below which Z lies with probability `share`."""
+        return np.interp(np.log(share), self.lower, _GRID)
 
 
 @dataclass(frozen=True)
@@ -66,18 +81,14 @@ class StepLaw:
             upper += w * np.sum(one.weight[0] * special.ndtr(-z), axis=-1)
         return Tails(lower, upper)
 
-    def quantiles(
-        self, share: Float[np.ndarray, " point"], deviation: Float[np.ndarray, " day"]
-    ) -> Float[np.ndarray, " point"]:
-        """z = x/σ that a day drawn from those of these σ stays below with probability `share`."""
+    def pooled(self, deviation: Float[np.ndarray, " day"]) -> Quantiles:
+        """Of z = x/σ on a day drawn from those of these σ."""
         sigma = np.unique(np.quantile(deviation, (np.arange(CLASSES) + 0.5) / CLASSES))
         if not self.jump_variance:
             # Nothing but σ scales it.
             sigma = sigma[:1]
         at = self.tails(_GRID[:, None] * sigma, np.broadcast_to(sigma, (len(_GRID), len(sigma))))
-        lower, upper = (np.log(np.maximum(part.mean(axis=1), 1e-300)) for part in at)
-        below = np.interp(np.log(share), lower, _GRID)
-        return np.where(share < 0.5, below, np.interp(-np.log1p(-share), -upper, _GRID))
+        return Quantiles(*(np.log(np.maximum(part.mean(axis=1), 1e-300)) for part in at))
 
 
 def step_laws(made: Calibration) -> list[StepLaw]:

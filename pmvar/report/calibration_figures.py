@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float
 from scipy import stats
 
-from pmvar.calibration.goodness import StepLaw
+from pmvar.calibration.goodness import Quantiles
 from pmvar.calibration.posterior_summary import Marginal
 from pmvar.report.figures import BLUE, INK, ORANGE, PALE_BLUE, QUIET, as_svg, axes_of, style
 from pmvar.report.format import ABSENT, fixed
@@ -40,14 +40,7 @@ def probabilities(pit: Float[np.ndarray, " day"], *, name: str) -> str:
         return as_svg(figure, name, "Probabilities that the law gave to the moves that came")
 
 
-def tail(
-    residual: Float[np.ndarray, " day"],
-    law: StepLaw,
-    deviation: Float[np.ndarray, " day"],
-    *,
-    lower: bool,
-    name: str,
-) -> str:
+def tail(residual: Float[np.ndarray, " day"], law: Quantiles, *, lower: bool, name: str) -> str:
     """The outermost tenth of the standardised moves against the law's quantiles, sizes positive, log–log."""
     with style():
         from matplotlib.ticker import FuncFormatter, NullFormatter
@@ -59,7 +52,7 @@ def tail(
             k = np.unique(np.concatenate([k[: POINTS // 2], np.geomspace(POINTS // 2, len(k), POINTS // 2).astype(int)]))
 
         def of(beyond: Float[np.ndarray, " point"]) -> Float[np.ndarray, " point"]:
-            return sign * law.quantiles(beyond if lower else 1 - beyond, deviation)
+            return -law.undercut(beyond) if lower else law.exceeded(beyond)
 
         # The k-th of n uniforms is a beta variable.
         middle, near, far = (of(stats.beta.ppf(q, k, n + 1 - k)) for q in (0.5, 0.975, 0.025))
@@ -86,8 +79,10 @@ def correlations(correlation: Float[np.ndarray, "factor factor"], names: list[st
         from matplotlib.collections import PolyCollection
 
         n = len(names)
-        size = min(8.2, 1.9 + max(0.24, 0.62 - 0.018 * n) * n)
-        figure, axes = axes_of(size, size * 0.86, left=1.5)
+        # A side in inches, and room for names in both directions.
+        side, room = min(6.6, max(0.24, 0.62 - 0.018 * n) * (n - 1)), 1.5
+        figure, axes = axes_of(room + side + 0.12, room + side + 0.12)
+        axes.set_position((room / (room + side + 0.12),) * 2 + (side / (room + side + 0.12),) * 2)
         i, j = np.tril_indices(n, -1)
         corners = [(0, 0), (1, 0), (1, 1), (0, 1)]
         shapes = np.stack([np.stack([j + a, i - 1 + b], axis=-1) for a, b in corners], axis=1)
@@ -99,12 +94,11 @@ def correlations(correlation: Float[np.ndarray, "factor factor"], names: list[st
                 axes.text(column + 0.5, row - 0.5, fixed(v, 2), ha="center", va="center", fontsize=9.5)
         axes.set(xlim=(0, n - 1), ylim=(n - 1, 0))
         small = {"fontsize": 9.5 if n <= 24 else 8}
-        axes.set_xticks(np.arange(n - 1) + 0.5, names[:-1], rotation=90 if n > 5 else 0, **small)
+        axes.set_xticks(np.arange(n - 1) + 0.5, names[:-1], rotation=90, **small)
         axes.set_yticks(np.arange(n - 1) + 0.5, names[1:], **small)
         axes.tick_params(length=0)
         axes.grid(False)
-        for side in ("left", "bottom"):
-            axes.spines[side].set_visible(False)
+        axes.spines[:].set_visible(False)
         return as_svg(figure, "correlation", "Correlation of the factors")
 
 

@@ -252,13 +252,14 @@ def _margins(made: Calibration) -> list[dict[str, Any]]:
     p_value = [tail_uniformity(pit[there[:, i], i]) for i in range(len(e.factors))]
     rows = []
     for place, i in enumerate(np.argsort(p_value, kind="stable").tolist()):
-        z, sigma = e.residual[there[:, i], i], e.deviation[:-1][there[:, i], i]
+        z = e.residual[there[:, i], i]
         row = {"name": e.factors[i], "p_value": p_value[i], "low": float(z.min()), "high": float(z.max())}
         if place < DRAWN_FACTORS:
+            law = laws[i].pooled(e.deviation[:-1][there[:, i], i])
             row["figures"] = (
                 figures.probabilities(pit[there[:, i], i], name=f"u{i}"),
-                figures.tail(z, laws[i], sigma, lower=True, name=f"l{i}"),
-                figures.tail(z, laws[i], sigma, lower=False, name=f"h{i}"),
+                figures.tail(z, law, lower=True, name=f"l{i}"),
+                figures.tail(z, law, lower=False, name=f"h{i}"),
             )
         rows.append(row)
     return rows
