@@ -125,6 +125,7 @@ def trace(of: Marginal, label: str, *, name: str) -> str:
             axes.plot(np.arange(len(chain))[::every], chain[::every], color=colour, linewidth=0.6)
         axes.set_xlim(0, of.draws.shape[1])
         axes.locator_params(axis="y", nbins=4)
+        axes.locator_params(axis="x", nbins=4, prune="upper")
         axes.yaxis.set_major_formatter(lambda v, _: f"{v:g}" if np.isfinite(v) else ABSENT)
         axes.set_xlabel("draw")
         axes.set_ylabel(label)

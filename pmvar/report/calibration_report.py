@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from scipy import stats
 
 from pmvar.calibration import assumed, jump_fit, tails
 from pmvar.calibration.calibrate import DRAWN, FILTERED, Calibration
 from pmvar.calibration.dependence import t_tail_dependence
 from pmvar.calibration.diagnostics import Gates, tail_uniformity
+from pmvar.calibration.garch import FitStatus
 from pmvar.calibration.goodness import JOINT_SHARE, joint_tails, probabilities, step_laws
 from pmvar.calibration.jump_fit import JumpFit, market_move
 from pmvar.calibration.panel import Quirk
@@ -25,11 +27,11 @@ from pmvar.report import summary
 from pmvar.report.page import page
 from pmvar.types import FactorKind
 
-DRAWN_FACTORS = 12
+FACTORS = 12
 """Factors whose law is drawn against their history."""
-DRAWN_PAIRS = 15
+PAIRS = 15
 """Pairs whose joint tails are listed."""
-DRAWN_POSTERIORS = 4
+CHAINED = 4
 """Factors whose chains are drawn."""
 HEATED = 40
 """Factors in the heat map."""
@@ -37,7 +39,7 @@ JUMP_DAYS = 12
 """Days listed that probably had a jump."""
 LABELS = {
     "mean": "μ, % a day",
-    "omega": "ω, %² a day",
+    "omega": "ln ω, %² a day",
     "persistence": "p = α + γ/2 + β",
     "news_share": "(α + γ/2) / p",
     "falls_share": "(α + γ) / (2α + γ)",
@@ -84,15 +86,15 @@ def render(made: Calibration, *, settings: Mapping[str, Any], sampled: Sampled |
         jumps=None if made.jumps is None else _jumps(made, made.jumps),
         dependence=d,
         standard_error=_typical_error(made),
-        correlations=figures.correlations(d.correlation[:shown, :shown], list(e.factors[:shown])),
+        correlations=figures.correlations(d.correlation[:shown, :shown], list(e.factors[:shown])) if shown > 3 else "",
         heated=shown,
         joint_share=JOINT_SHARE,
         observed=float(np.mean([p.observed for p in pairs])) if pairs else np.nan,
         fitted=float(np.mean([p.fitted for p in pairs])) if pairs else np.nan,
         n_pairs=len(pairs),
-        pairs=_pairs(made, sorted(pairs, key=lambda p: -abs(p.distance))[:DRAWN_PAIRS]),
+        pairs=_pairs(made, sorted(pairs, key=lambda p: -abs(p.distance))[:PAIRS]),
         fit=fit,
-        n_drawn=DRAWN_FACTORS,
+        n_drawn=FACTORS,
         bayes=None if sampled is None else _bayes(made, sampled),
         flat_settings=summary.flatten(settings),
     )
@@ -127,6 +129,7 @@ def _factors(made: Calibration, p_value: Mapping[str, float]) -> list[dict[str, 
             "share": float(e.tails.intensity[i]) if own_tails else None,
             "p_value": p_value.get(name),
             "parameters": None,
+            "bounds": "",
         }
         if e.fit is not None:
             row["tomorrow"] = float(e.deviation[-1, i]) * made.specification.steps_per_year**0.5
@@ -137,8 +140,23 @@ def _factors(made: Calibration, p_value: Mapping[str, float]) -> list[dict[str, 
                         e.fit.estimate._fields, e.fit.estimate, e.fit.robust_error, strict=True
                     )
                 }
+                if e.fit.status[i] is FitStatus.ON_BOUND:
+                    row["bounds"] = ", ".join(_bounds({k: v for k, (v, _) in row["parameters"].items()}))
         rows.append(row)
     return rows
+
+
+def _bounds(p: Mapping[str, float]) -> list[str]:
+    """Which bounds of the search these parameters lie on."""
+    reached = {
+        "α + γ/2 + β = 1": p["alpha"] + p["gamma"] / 2 + p["beta"] > 1 - 1e-9,
+        "α = 0": p["alpha"] < 1e-12,
+        "α + γ = 0": p["alpha"] + p["gamma"] < 1e-12,
+        "β = 0": p["beta"] < 1e-12,
+        "normal": p["degrees_of_freedom"] > 0.999 * tails.MOST_DOF,
+        "ν least": p["degrees_of_freedom"] < 1.001 * tails.LEAST_DOF,
+    }
+    return [name for name, is_so in reached.items() if is_so] or ["ω ≈ 0"]
 
 
 def _common(made: Calibration) -> dict[str, float] | None:
@@ -233,9 +251,8 @@ def _pairs(made: Calibration, pairs: list[Any]) -> list[dict[str, Any]]:
     nu = np.array([f.degrees_of_freedom or np.inf for f in made.specification.factors])
     rows = []
     for p in pairs:
-        rho = float(d.correlation[p.first, p.second])
-        own = 2 / (1 / nu[p.first] + 1 / nu[p.second]) if nu[[p.first, p.second]].min() < np.inf else None
-        limit = None if own is None or made.jumps is not None else float(t_tail_dependence(np.abs(rho), own))
+        rho, own = float(d.correlation[p.first, p.second]), float(stats.hmean(nu[[p.first, p.second]]))
+        limit = float(t_tail_dependence(np.array(abs(rho)), own)) if own < np.inf and made.jumps is None else None
         rows.append({
             "first": e.factors[p.first], "second": e.factors[p.second], "n_days": p.n_days,
             "rank": float(d.rank[p.first, p.second]), "error": float(d.standard_error[p.first, p.second]),
@@ -254,7 +271,7 @@ def _margins(made: Calibration) -> list[dict[str, Any]]:
     for place, i in enumerate(np.argsort(p_value, kind="stable").tolist()):
         z = e.residual[there[:, i], i]
         row = {"name": e.factors[i], "p_value": p_value[i], "low": float(z.min()), "high": float(z.max())}
-        if place < DRAWN_FACTORS:
+        if place < FACTORS:
             law = laws[i].pooled(e.deviation[:-1][there[:, i], i])
             row["figures"] = (
                 figures.probabilities(pit[there[:, i], i], name=f"u{i}"),
@@ -281,7 +298,7 @@ def _bayes(made: Calibration, sampled: Sampled) -> dict[str, Any]:
             rows.append({
                 "factor": e.factors[i], "label": LABELS[m.name], "marginal": m, "low": low, "median": middle,
                 "high": high, "estimate": None if estimate is None else float(estimate[m.name][i]),
-                "narrowed": float(m.draws.std() / m.prior_deviation), "far": m.beyond < FAR,
+                "far": m.beyond < FAR,
             })  # fmt: skip
     return {
         "gates": sampled.gates.gates,
@@ -290,7 +307,7 @@ def _bayes(made: Calibration, sampled: Sampled) -> dict[str, Any]:
         "sampler": posterior.draws.omega.shape[1:],
         "volatility": str(posterior.volatility).upper(),
         "rows": rows,
-        "chains": [(e.factors[i], [_chains(i, m) for m in found[i]]) for i in worst[:DRAWN_POSTERIORS]],
+        "chains": [(e.factors[i], [_chains(i, m) for m in found[i]]) for i in worst[:CHAINED]],
     }
 
 
