@@ -192,7 +192,7 @@ def joint_tails(made: Calibration) -> list[JointTail]:
     return out
 
 
-def one_step(specification: ModelSpecification, *, paths: int = PATHS, seed: int = 0) -> Float[np.ndarray, "path factor"]:
+def one_step(specification: ModelSpecification, *, seed: int = 0) -> Float[np.ndarray, "path factor"]:
     """x of all factors over one step of the plug-in model, without drift."""
     law = build(replace(specification, posterior=None), 1.0)
     shape = (BATCH, law.n_steps(1.0), law.dimension())
@@ -202,5 +202,5 @@ def one_step(specification: ModelSpecification, *, paths: int = PATHS, seed: int
         path = jax.vmap(lambda z: law.path(z, jnp.ones(())))(normal)
         return jnp.sum(path.diffusion + path.jump, axis=1)
 
-    keys = jax.random.split(jax.random.key(seed), -(-paths // BATCH))
-    return np.asarray(jax.jit(lambda keys: jax.lax.map(batch, keys))(keys)).reshape(-1, len(specification.factors))[:paths]
+    x = jax.jit(lambda keys: jax.lax.map(batch, keys))(jax.random.split(jax.random.key(seed), PATHS // BATCH))
+    return np.asarray(x).reshape(PATHS, -1)

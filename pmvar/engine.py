@@ -44,8 +44,9 @@ Progress = Callable[[str, int, int], None]
 """(stage, done, total), called as work goes on."""
 
 
-DECORRELATION = "decorrelation"
-"""Its name in the table `stress`."""
+DECORRELATION, PLUG_IN = "decorrelation", "plug-in"
+"""Names in the table `stress` of the measure under another model: without correlation, without uncertainty of the
+parameters."""
 
 LEAST_TAIL = 10
 """Scenarios that must lie beyond the level: fewer say nothing of a tail, nor of their own error."""
@@ -63,7 +64,8 @@ class Priced:
     portfolio: Portfolio
     rules: MarginRules
     store: TileStore
-    decorrelated: TileStore | None
+    beside: Mapping[str, TileStore]
+    """P&L under other models, by their names in the table `stress`."""
     value: Float[np.ndarray, " instrument"]
     """Of one contract in base currency, NaN where nothing prices it."""
     sensitivities: Sequence[Sensitivity]
@@ -85,13 +87,14 @@ def price_all(
     rules: MarginRules,
     *,
     stress: ScenarioSet | None = None,
-    decorrelated: ProfitAndLoss | None = None,
+    beside: Mapping[str, ProfitAndLoss] | None = None,
     last_good: Mapping[str, float] | None = None,
     detail: Detail = Detail.GREEKS,
     memory_bytes: float | None = None,
     progress: Progress = quiet,
 ) -> Priced:
-    """All that `account_tables` needs, computed once; arguments and errors are those of `margin_report`."""
+    """All that `account_tables` needs, computed once; arguments and errors are those of `margin_report`. `beside` is
+    P&L under other models, by name."""
     scenarios = pnl.scenarios
     if scenarios.n_scenarios * (1 - rules.level) < LEAST_TAIL:
         least = int(np.ceil(LEAST_TAIL / (1 - rules.level)))
@@ -99,23 +102,24 @@ def price_all(
             f"{scenarios.n_scenarios:,} scenarios leave fewer than {LEAST_TAIL} beyond level {rules.level}; "
             f"use at least {least:,}"
         )
-    entries = stress.labels if stress is not None else ()
-    if decorrelated is not None and DECORRELATION in entries:
-        raise UsageError(f"the stress list has an entry {DECORRELATION!r}, which is the name of a stress of the model")
+    entries, others = stress.labels if stress is not None else (), beside or {}
+    for name in others:
+        if name in entries:
+            raise UsageError(f"the stress list has an entry {name!r}, which is the name of a stress of the model")
     withheld = _withheld(portfolio, pnl)
     value, sensitivities = _values(portfolio, pnl)
-    memory = (memory_bytes or half_of_memory()) / (1 if decorrelated is None else 2)
+    memory = (memory_bytes or half_of_memory()) / (1 + len(others))
     store = TileStore(pnl, memory_bytes=memory, advance=counter(progress, "revaluation", scenarios.n_tiles))
-    less = None
-    if decorrelated is not None:
-        advance = counter(progress, "decorrelation", decorrelated.scenarios.n_tiles)
-        less = TileStore(decorrelated, memory_bytes=memory, advance=advance)
+    stores = {
+        name: TileStore(other, memory_bytes=memory, advance=counter(progress, name, other.scenarios.n_tiles))
+        for name, other in others.items()
+    }
     return Priced(
         pnl,
         portfolio,
         rules,
         store,
-        less,
+        stores,
         value,
         sensitivities,
         each_alone(store, portfolio.quantity[_live(portfolio, withheld)], rules),
@@ -160,8 +164,8 @@ def account_tables(
             advance=counter(progress, "gradients", pnl.scenarios.n_tiles),
         )  # fmt: skip
     stressed = dict(zip(priced.stress, -(portfolio.quantity[live] @ priced.stress_profit).T, strict=True))
-    if priced.decorrelated is not None:
-        stressed[DECORRELATION] = _measures(blocks, priced.decorrelated, rules, portfolio)[live]
+    for name, other in priced.beside.items():
+        stressed[name] = _measures(blocks, other, rules, portfolio)[live]
     isolated, isolated_error = held_alone(portfolio.quantity, priced.isolated, rules)
     margins = margin_table(
         portfolio, pnl.market, rules, measured,
@@ -212,6 +216,7 @@ def margin_report(
     *,
     stress: ScenarioSet | None = None,
     decorrelated: ProfitAndLoss | None = None,
+    plug_in: ProfitAndLoss | None = None,
     last_good: Mapping[str, float] | None = None,
     greeks: bool = True,
     memory_bytes: float | None = None,
@@ -223,18 +228,25 @@ def margin_report(
 
     Accounts that hold something which cannot be valued are withheld: their margin is the largest of `last_good` and the
     standard margin, never zero in silence. `decorrelated`, the P&L under `ModelSpecification.decorrelated`, adds each
-    account's measure under it to the table `stress`. `greeks=False` leaves out gradients and the spot–vol–time split.
+    account's measure under it to the table `stress`; so does `plug_in`, the P&L under `Parameters.PLUG_IN`.
+    `greeks=False` leaves out gradients and the spot–vol–time split.
     Raises UsageError if the tail holds too few scenarios and NumericsError if any number is not finite.
     """
     detail = Detail.GREEKS if greeks else Detail.COMPONENTS
     priced = price_all(
         pnl, portfolio, rules,
-        stress=stress, decorrelated=decorrelated, last_good=last_good, detail=detail, memory_bytes=memory_bytes,
-        progress=progress,
+        stress=stress, beside=model_stresses(decorrelated, plug_in), last_good=last_good, detail=detail,
+        memory_bytes=memory_bytes, progress=progress,
     )  # fmt: skip
     tables = account_tables(priced, detail=detail, progress=progress)
     tables["shocks"] = shock_table(tables["worst"]["scenario"], pnl.scenarios)
     return finish(priced, tables, notes=notes, settings=settings)
+
+
+def model_stresses(decorrelated: ProfitAndLoss | None, plug_in: ProfitAndLoss | None) -> dict[str, ProfitAndLoss]:
+    """P&L under other models, under their names in the table `stress`."""
+    both = {DECORRELATION: decorrelated, PLUG_IN: plug_in}
+    return {name: pnl for name, pnl in both.items() if pnl is not None}
 
 
 def counter(progress: Progress, stage: str, total: int) -> Callable[..., None]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pmvar.types import Executor, Netting, Precision, Sampling
+from pmvar.types import Executor, Netting, Parameters, Precision, Sampling
 
 if TYPE_CHECKING:
     from pmvar.io.import_summary import ImportSummary
@@ -145,6 +145,15 @@ def run(
     sampling: Annotated[Sampling | None, typer.Option(help="How scenarios are drawn.")] = None,
     netting: Annotated[Netting | None, typer.Option(help="What to do with duplicate positions.")] = None,
     precision: Annotated[Precision | None, typer.Option(help="Precision of instrument P&L.")] = None,
+    parameters: Annotated[
+        Parameters | None, typer.Option(help="Whether a posterior's uncertainty is in the margin; it is by itself.")
+    ] = None,
+    plug_in_stress: Annotated[
+        bool | None,
+        typer.Option(
+            "--plug-in-stress", help="Say what that uncertainty adds: the measure without it, for another run's cost."
+        ),
+    ] = None,
     decorrelation: Annotated[
         float | None, typer.Option(help="Stress: this share of the correlation between underlyings goes.")
     ] = None,
@@ -179,6 +188,7 @@ def run(
     overrides = {
         "scenarios": paths, "level": level, "horizon": horizon, "seed": seed,
         "sampling": sampling, "netting": netting, "precision": precision, "decorrelation": decorrelation,
+        "parameters": parameters, "plug_in_stress": plug_in_stress,
     }  # fmt: skip
     summary, code = run_book(
         book,

@@ -41,8 +41,9 @@ def compare_book(
     keep_compiled()
     s = loaded.settings
     scenarios = pmvar.simulate(
-        loaded.model, loaded.market, seed=s.seed, n_scenarios=s.scenarios, horizon=s.horizon, sampling=s.sampling
-    )
+        loaded.model, loaded.market, seed=s.seed, n_scenarios=s.scenarios, horizon=s.horizon, sampling=s.sampling,
+        parameters=s.parameters,
+    )  # fmt: skip
     given = {"span": _published(span_file, loaded.market)} if span_file else {}
     chosen = methods_named(methods, loaded.market, loaded.model, scenarios, given=given)
     pnl = pmvar.reprice(loaded.portfolio, loaded.market, scenarios, precision=s.precision)
@@ -87,8 +88,9 @@ def write_arrays(book: Path, out: Path, *, overrides: Mapping[str, Any]) -> str:
     rows = [i for i in range(len(table)) if i not in missing and table.kind[i] != Kind.CASH]
     some = table.take(np.array(rows, dtype=np.int64))
     scenarios = pmvar.simulate(
-        loaded.model, loaded.market, seed=s.seed, n_scenarios=s.scenarios, horizon=s.horizon, sampling=s.sampling
-    )
+        loaded.model, loaded.market, seed=s.seed, n_scenarios=s.scenarios, horizon=s.horizon, sampling=s.sampling,
+        parameters=s.parameters,
+    )  # fmt: skip
     arrays, parameters = default_arrays(some, loaded.market, loaded.model, scenarios)
     write_span(out, some, loaded.market, arrays, parameters)
     left = f"; {len(missing)} that the market cannot value are left out" if missing else ""

@@ -49,7 +49,8 @@ def tail(residual: Float[np.ndarray, " day"], law: Quantiles, *, lower: bool, na
         n, sign = len(residual), -1 if lower else 1
         k = np.arange(1, max(int(TAIL * n), 2))
         if len(k) > POINTS:
-            k = np.unique(np.concatenate([k[: POINTS // 2], np.geomspace(POINTS // 2, len(k), POINTS // 2).astype(int)]))
+            inner = np.geomspace(POINTS // 2, len(k), POINTS // 2).astype(int)
+            k = np.unique(np.concatenate([k[: POINTS // 2], inner]))
 
         def of(beyond: Float[np.ndarray, " point"]) -> Float[np.ndarray, " point"]:
             return -law.undercut(beyond) if lower else law.exceeded(beyond)

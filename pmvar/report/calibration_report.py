@@ -215,8 +215,8 @@ def _unknown(made: Calibration, sampled: Sampled | None) -> list[tuple[str, str]
     if s.model not in DRAWN and any(f.kind is FactorKind.VOL for f in s.factors):
         out.append(("Term structure of vol shocks", f"Assumed: (30 days/τ)^{assumed.TERM_EXPONENT:g}."))
     if sampled is not None:
-        out.append(("Priors of the filters", "Informative, for returns in per cent; below, each posterior stands beside "
-                    "its prior."))  # fmt: skip
+        instead = "Informative, for returns in per cent; below, each posterior stands beside its prior."
+        out.append(("Priors of the filters", instead))
     return out
 
 
