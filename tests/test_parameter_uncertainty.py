@@ -23,7 +23,7 @@ def test_the_gap_is_between_two_runs(cli: Cli, tmp_path: Path):
         ("both", ("--plug-in-stress",)),
         ("estimates", ("--parameters", "plug-in")),
     ):
-        done = cli("run", place, "--out", tmp_path / name, "--paths", "2048", "--no-greeks", "--format", "csv", *options)
+        done = cli("run", place, "--out", tmp_path / name, "--paths", "2048", "--no-greeks", *options)
         assert done.code in (0, 4), done.err
         assert ("uncertainty of the parameters" in done.out) == (name == "both")
         runs[name] = read_run(tmp_path / name)
@@ -34,7 +34,8 @@ def test_the_gap_is_between_two_runs(cli: Cli, tmp_path: Path):
           if s == "plug-in"}  # fmt: skip
     margins = runs["estimates"].tables["margins"]
     valued = margins["status"] != "WITHHELD"
-    np.testing.assert_allclose([of[a] for a in margins["account_id"][valued]], shortfall["estimates"][valued], rtol=1e-9)
+    beside = [of[a] for a in margins["account_id"][valued]]
+    np.testing.assert_allclose(beside, shortfall["estimates"][valued], rtol=1e-9)
     assert np.max(np.abs(shortfall["estimates"] / shortfall["plain"] - 1)[valued]) > 1e-3
     total = runs["both"].manifest["settings"]["uncertainty"]
     assert total["predictive"] == pytest.approx(shortfall["both"][valued].sum())
