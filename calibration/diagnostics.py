@@ -1,6 +1,6 @@
 """Gates of a posterior: whether its chains may be believed, and whether the law fits the tail of its own data.
 
-ArviZ, whose versions 0.23 and 1.x differ, is met in the three functions at the end and nowhere else.
+ArviZ, whose versions 0.23 and 1.x differ, is met in the functions at the end and nowhere else.
 """
 
 from __future__ import annotations
@@ -168,9 +168,9 @@ def judge(
     """Every verdict on one asset; a quantity that never varies has none."""
     moving = {name: x for name, x in draws.items() if np.ptp(x) > 0 or not np.all(np.isfinite(x))}
     values = {
-        (GateName.R_HAT, name): _r_hat(x) for name, x in moving.items()
+        (GateName.R_HAT, name): r_hat(x) for name, x in moving.items()
     } | {
-        (gate, name): _size(x, kind)
+        (gate, name): effective_size(x, kind)
         for gate, kind in ((GateName.BULK_ESS, "bulk"), (GateName.TAIL_ESS, "tail"))
         for name, x in moving.items()
     } | {
@@ -213,11 +213,13 @@ def inference_data(groups: Mapping[str, Mapping[str, np.ndarray]]) -> Any:
     return arviz.from_dict(groups) if int(arviz.__version__.split(".")[0]) >= 1 else arviz.from_dict(**groups)
 
 
-def _r_hat(x: Float[np.ndarray, "chain draw"]) -> float:
+def r_hat(x: Float[np.ndarray, "chain draw"]) -> float:
+    """Rank-normalised R̂."""
     return float(_arviz().rhat(x, method="rank"))
 
 
-def _size(x: Float[np.ndarray, "chain draw"], kind: str) -> float:
+def effective_size(x: Float[np.ndarray, "chain draw"], kind: str) -> float:
+    """Independent draws that the draws are worth, for the middle (`bulk`) or the 5% tails (`tail`)."""
     quantiles = {"prob": (0.05, 0.95)} if kind == "tail" else {}
     return float(_arviz().ess(x, method=kind, **quantiles))
 

@@ -13,6 +13,8 @@ from jaxtyping import Float
 
 LEAST_DOF, MOST_DOF = 2.05, 500.0
 """As in the likelihood: below, variance does not exist; above, t is normal."""
+MISSING_DOF = 4.0
+"""Where no factor has an estimate."""
 
 
 @dataclass(frozen=True)
@@ -37,12 +39,12 @@ def shrunk_degrees_of_freedom(
     ∑ (κ̂_i − κ₀)²/(s_i² + τ²) = n − 1 with κ₀ the mean weighted by 1/(s_i² + τ²) (Paule and Mandel 1982, Journal of
     Research of the National Bureau of Standards 87), 0 where the sum is less already; then
     κ_i = (1 − B_i)·κ̂_i + B_i·κ₀, B_i = s_i²/(s_i² + τ²). NaN in either input means no
-    estimate of its own; where no factor has one, ν = 4.
+    estimate of its own; where no factor has one, ν is `MISSING_DOF`.
     """
     kappa, s = 1 / estimate, standard_error / estimate**2
     own = np.isfinite(kappa) & np.isfinite(s) & (s > 0)
     if not own.any():
-        return SharedTails(np.full(len(kappa), 4.0), 4.0, 0.0, np.ones(len(kappa)))
+        return SharedTails(np.full(len(kappa), MISSING_DOF), MISSING_DOF, 0.0, np.ones(len(kappa)))
     centre, tau2 = _moments(kappa[own], s[own] ** 2)
     intensity = np.ones(len(kappa))
     intensity[own] = s[own] ** 2 / (s[own] ** 2 + tau2)

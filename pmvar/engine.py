@@ -49,8 +49,9 @@ Progress = Callable[[str, int, int], None]
 """(stage, done, total), called as work goes on."""
 
 
-DECORRELATION = "decorrelation"
-"""Its name in the table `stress`."""
+DECORRELATION, PLUG_IN = "decorrelation", "plug-in"
+"""Names in the table `stress` of the measure under another model: without correlation, without uncertainty of the
+parameters."""
 
 LEAST_TAIL = 10
 """Scenarios that must lie beyond the level: fewer say nothing of a tail, nor of their own error."""
@@ -72,7 +73,8 @@ class Priced:
     portfolio: Portfolio
     rules: MarginRules
     store: TileStore
-    decorrelated: TileStore | None
+    beside: Mapping[str, TileStore]
+    """P&L under other models, by their names in the table `stress`."""
     protective: Mapping[ApcTool, TileStore]
     """Under the other volatility that a tool against procyclicality asks for."""
     value: Float[np.ndarray, " instrument"]
@@ -98,7 +100,7 @@ def price_all(
     rules: MarginRules,
     *,
     stress: ScenarioSet | None = None,
-    decorrelated: ProfitAndLoss | None = None,
+    beside: Mapping[str, ProfitAndLoss] | None = None,
     protective: Mapping[ApcTool, ProfitAndLoss] | None = None,
     last_good: Mapping[str, float] | None = None,
     charged: Charged | None = None,
@@ -106,7 +108,8 @@ def price_all(
     memory_bytes: float | None = None,
     progress: Progress = quiet,
 ) -> Priced:
-    """All that `account_tables` needs, computed once; arguments and errors are those of `margin_report`."""
+    """All that `account_tables` needs, computed once; arguments and errors are those of `margin_report`. `beside` is
+    P&L under other models, by name."""
     scenarios = pnl.scenarios
     if scenarios.n_scenarios * rules.least_tail < LEAST_TAIL:
         least = int(np.ceil(LEAST_TAIL / rules.least_tail))
@@ -115,15 +118,16 @@ def price_all(
             f"{scenarios.n_scenarios:,} scenarios leave fewer than {LEAST_TAIL} beyond level {level}; "
             f"use at least {least:,}"
         )
-    entries = stress.labels if stress is not None else ()
-    if decorrelated is not None and DECORRELATION in entries:
-        raise UsageError(f"the stress list has an entry {DECORRELATION!r}, which is the name of a stress of the model")
+    entries, others = stress.labels if stress is not None else (), beside or {}
+    for name in others:
+        if name in entries:
+            raise UsageError(f"the stress list has an entry {name!r}, which is the name of a stress of the model")
     protective = protective or {}
     for tool in set(VOLATILITY) & set(rules.apc) - set(protective):
         raise UsageError(f"the rules ask for {tool}: supply the P&L under that volatility, or leave it out")
     withheld = unvalued_accounts(portfolio, pnl)
     value, sensitivities = _values(portfolio, pnl)
-    memory = (memory_bytes or half_of_memory()) / (1 + (decorrelated is not None) + len(protective))
+    memory = (memory_bytes or half_of_memory()) / (1 + len(others) + len(protective))
 
     def store_of(world: ProfitAndLoss, stage: str) -> TileStore:
         return TileStore(world, memory_bytes=memory, advance=counter(progress, stage, world.scenarios.n_tiles))
@@ -133,7 +137,7 @@ def price_all(
         portfolio,
         rules,
         store := store_of(pnl, "revaluation"),
-        None if decorrelated is None else store_of(decorrelated, DECORRELATION),
+        {name: store_of(world, name) for name, world in others.items()},
         {tool: store_of(world, tool) for tool, world in protective.items()},
         value,
         sensitivities,
@@ -181,8 +185,8 @@ def account_tables(
             advance=counter(progress, "gradients", pnl.scenarios.n_tiles),
         )  # fmt: skip
     stressed = dict(zip(priced.stress, -(portfolio.quantity[live] @ priced.stress_profit).T, strict=True))
-    if priced.decorrelated is not None:
-        stressed[DECORRELATION] = _measures(blocks, priced.decorrelated, rules, portfolio, level=rules.level)[live]
+    for name, other in priced.beside.items():
+        stressed[name] = _measures(blocks, other, rules, portfolio, level=rules.level)[live]
     add_ons = _add_ons(priced, portfolio, live, blocks, measured, stressed)
     added = np.zeros(portfolio.n_accounts)
     added[live] = sum((one.amount for one in add_ons), np.zeros(len(live)))
@@ -247,6 +251,7 @@ def margin_report(
     *,
     stress: ScenarioSet | None = None,
     decorrelated: ProfitAndLoss | None = None,
+    plug_in: ProfitAndLoss | None = None,
     protective: Mapping[ApcTool, ProfitAndLoss] | None = None,
     last_good: Mapping[str, float] | None = None,
     charged: Charged | None = None,
@@ -260,20 +265,26 @@ def margin_report(
 
     Accounts that hold something which cannot be valued are withheld: their margin is the largest of `last_good` and the
     standard margin, never zero in silence. `decorrelated`, the P&L under `ModelSpecification.decorrelated`, adds each
-    account's measure under it to the table `stress`. The tools of `rules.apc` need `protective`, the P&L under the laws
-    that `protecting` gives, of as many scenarios, and take the margins `charged` before. `greeks=False`
-    leaves out gradients and the spot–vol–time split. Raises UsageError if the tail holds too few scenarios or a P&L is
-    missing, and NumericsError if any number is not finite.
+    account's measure under it to the table `stress`; so does `plug_in`, the P&L under `Parameters.PLUG_IN`. The tools
+    of `rules.apc` need `protective`, the P&L under the laws that `protecting` gives, of as many scenarios, and take the
+    margins `charged` before. `greeks=False` leaves out gradients and the spot–vol–time split. Raises UsageError if the
+    tail holds too few scenarios or a P&L is missing, and NumericsError if any number is not finite.
     """
     detail = Detail.GREEKS if greeks else Detail.COMPONENTS
     priced = price_all(
         pnl, portfolio, rules,
-        stress=stress, decorrelated=decorrelated, protective=protective, last_good=last_good, charged=charged,
-        detail=detail, memory_bytes=memory_bytes, progress=progress,
+        stress=stress, beside=model_stresses(decorrelated, plug_in), protective=protective, last_good=last_good,
+        charged=charged, detail=detail, memory_bytes=memory_bytes, progress=progress,
     )  # fmt: skip
     tables = account_tables(priced, detail=detail, progress=progress)
     tables["shocks"] = shock_table(tables["worst"]["scenario"], pnl.scenarios)
     return finish(priced, tables, notes=notes, settings=settings)
+
+
+def model_stresses(decorrelated: ProfitAndLoss | None, plug_in: ProfitAndLoss | None) -> dict[str, ProfitAndLoss]:
+    """P&L under other models, under their names in the table `stress`."""
+    both = {DECORRELATION: decorrelated, PLUG_IN: plug_in}
+    return {name: pnl for name, pnl in both.items() if pnl is not None}
 
 
 def counter(progress: Progress, stage: str, total: int) -> Callable[..., None]:
@@ -386,7 +397,7 @@ def _add_ons(
             expected = rules.measure is Measure.EXPECTED_SHORTFALL
             base[m.block.account] = m.expected_shortfall if expected else m.value_at_risk
         if rules.stress_of is StressOf.DEPENDENCE:
-            stores = filter(None, (priced.store, priced.decorrelated))
+            stores = filter(None, (priced.store, priced.beside.get(DECORRELATION)))
             worlds = [_measures(blocks, s, rules, portfolio, level=1 - rules.least_tail)[live] for s in stores]
         else:
             worlds = [stressed[name] for name in priced.stress]

@@ -178,8 +178,10 @@ def write_panel(path: Path, n: int, value: np.ndarray, names: tuple[str, ...]) -
 def test_the_commands(cli: Cli, tmp_path: Path):
     """calibrate writes a model, backtest a report; wrong dates and models are refused with nothing written."""
     panel = write_panel(tmp_path / "prices.csv", 360, 100 * np.cumprod(history(360).ratio[:, :2], axis=0), ("A", "B"))
-    done = cli("calibrate", panel, "--model", "t-garch", "--out", tmp_path / "model.json", "--as-of", "2023-12-01")
+    done = cli("calibrate", panel, "--model", "t-garch", "--out", tmp_path / "model.json", "--as-of", "2023-12-01",
+               "--report", tmp_path / "fit.html")  # fmt: skip
     assert done.code == 0, done.err
+    assert "prices.csv" in (tmp_path / "fit.html").read_text() and "report:" in done.out
     assert "A:spot" in done.out and "model t-garch of 4 factors" in done.out
     assert '"as_of": "2023-12-01T00:00:00Z"' in (tmp_path / "model.json").read_text()
     done = cli("backtest", panel, "--model", "gaussian,t", "--from", "2023-12-01", "--window", "300", "--out",
@@ -220,7 +222,9 @@ def test_a_posterior_that_fails_its_gates_is_refused(cli: Cli, tmp_path: Path, m
     monkeypatch.setattr(posterior, "SAMPLER", posterior.Sampler(chains=2, warmup=60, draws=60, max_tree_depth=5))
     panel = write_panel(tmp_path / "p.csv", 300, 100 * np.cumprod(history(300).ratio[:, :1], axis=0), ("A",))
     command = ("calibrate", panel, "--model", "t-garch", "--bayes", "--out", tmp_path / "m" / "model.json")
-    refused = cli(*command)
+    refused = cli(*command, "--report", tmp_path / "fit.html")
+    # Whoever is stopped needs the page most.
+    assert "no model was written" in (tmp_path / "fit.html").read_text()
     assert refused.code == 4 and "too few independent draws: sample longer" in refused.err
     assert "--override bulk-ess" in refused.err and not (tmp_path / "m").exists()
     failed = re.findall(r"--override (\S+)", refused.err)

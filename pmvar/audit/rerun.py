@@ -22,11 +22,14 @@ from pmvar.portfolio import Portfolio
 from pmvar.report.margin_report import MarginReport
 from pmvar.risk.rules import MarginRules
 from pmvar.scenarios import simulate, stress_scenarios
-from pmvar.types import Drift, Precision, Sampling
+from pmvar.types import Drift, Parameters, Precision, Sampling
 from pmvar.valuation import reprice
 from pmvar.valuation.reprice import ProfitAndLoss
 
-RUN_SETTINGS = ("horizon", "seed", "sampling", "netting", "precision", "surface", "decorrelation", "volatility")
+RUN_SETTINGS = (
+    "horizon", "seed", "sampling", "netting", "precision", "surface", "decorrelation", "volatility",
+    "parameters", "plug_in_stress",
+)  # fmt: skip
 RULES = (
     "level", "measure", "multiplier", "floor", "maintenance_ratio", "apc", "stress_share", "stress_of", "liquidity"
 )  # fmt: skip
@@ -95,22 +98,26 @@ def margins_again(
 ) -> MarginReport:
     """The margins of `portfolio` under the effective `settings` of a manifest, by the engine's one path.
 
-    `stress`, where given, is the book's list; the decorrelation stress is made with it. `charged` is that of
+    `stress`, where given, is the book's list; the stresses of the model are made with it. `charged` is that of
     `Recorded`. Raises what `simulate`, `reprice` and `margin_report` raise.
     """
 
-    def profit(of: ModelSpecification) -> ProfitAndLoss:
+    own = Parameters(settings.get("parameters", Parameters.PREDICTIVE))
+
+    def profit(of: ModelSpecification, parameters: Parameters = own) -> ProfitAndLoss:
         scenarios = simulate(
             of, market, seed=settings["seed"], n_scenarios=settings["n_scenarios"], horizon=settings["horizon"],
-            drift=Drift(settings["drift"]), sampling=Sampling(settings["sampling"]),
+            drift=Drift(settings["drift"]), sampling=Sampling(settings["sampling"]), parameters=parameters,
         )  # fmt: skip
         return reprice(portfolio, market, scenarios, precision=Precision(settings["precision"]))
 
     share = settings.get("decorrelation", 0.0) if stress is not None else 0.0
+    gap = stress is not None and settings.get("plug_in_stress", False)
     return margin_report(
         profit(model), portfolio, rules,
         stress=None if stress is None else stress_scenarios(stress, model, market),
         decorrelated=profit(model.decorrelated(share)) if share else None,
+        plug_in=profit(model, Parameters.PLUG_IN) if gap else None,
         protective={tool: profit(of) for tool, of in protecting(model, rules).items()},
         charged=charged, last_good=settings.get("last_good", {}), greeks=greeks, memory_bytes=memory_bytes,
         progress=progress,

@@ -10,12 +10,12 @@ import jax
 import numpy as np
 
 from pmvar.bulk.plan import Plan
-from pmvar.engine import Charged, Priced, Progress, price_all, protecting, quiet
+from pmvar.engine import Charged, Priced, Progress, model_stresses, price_all, protecting, quiet
 from pmvar.io.book import Book
 from pmvar.io.run import code_hash, versions
 from pmvar.models.specification import ModelSpecification
 from pmvar.scenarios import simulate, stress_scenarios
-from pmvar.types import Detail
+from pmvar.types import Detail, Parameters
 from pmvar.valuation.reprice import ProfitAndLoss, reprice
 
 
@@ -31,12 +31,15 @@ class Job:
 
     def price(self, *, progress: Progress = quiet) -> Priced:
         """Every instrument under every scenario."""
-        book, share = self.book, self.book.settings.decorrelation
+        book, s = self.book, self.book.settings
+        less = _profit(book, book.model.decorrelated(s.decorrelation), s.parameters) if s.decorrelation else None
+        plug_in = _profit(book, book.model, Parameters.PLUG_IN) if s.plug_in_stress else None
         return price_all(
-            _profit(book, book.model), book.portfolio, book.rules,
-            stress=stress_scenarios(book.stress, book.model, book.market),
-            decorrelated=_profit(book, book.model.decorrelated(share)) if share else None,
-            protective={tool: _profit(book, model) for tool, model in protecting(book.model, book.rules).items()},
+            _profit(book, book.model, s.parameters), book.portfolio, book.rules,
+            stress=stress_scenarios(book.stress, book.model, book.market), beside=model_stresses(less, plug_in),
+            protective={
+                tool: _profit(book, of, s.parameters) for tool, of in protecting(book.model, book.rules).items()
+            },
             last_good=self.last_good, charged=self.charged, detail=self.detail, progress=progress,
             memory_bytes=np.inf if self.plan.in_memory else 1.0,
         )  # fmt: skip
@@ -47,9 +50,10 @@ def identity() -> dict[str, Any]:
     return {"code": code_hash(), "versions": versions(), "device": jax.devices()[0].device_kind}
 
 
-def _profit(book: Book, model: ModelSpecification) -> ProfitAndLoss:
+def _profit(book: Book, model: ModelSpecification, parameters: Parameters) -> ProfitAndLoss:
     s = book.settings
     scenarios = simulate(
-        model, book.market, seed=s.seed, n_scenarios=s.scenarios, horizon=s.horizon, sampling=s.sampling
-    )
+        model, book.market, seed=s.seed, n_scenarios=s.scenarios, horizon=s.horizon, sampling=s.sampling,
+        parameters=parameters,
+    )  # fmt: skip
     return reprice(book.portfolio, book.market, scenarios, precision=s.precision)

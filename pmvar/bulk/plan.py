@@ -98,7 +98,7 @@ def make_plan(book: Book, *, detail: Detail, budget_bytes: float) -> Plan:
     tiles = -(-n // PATH_TILE)
     # Options stand in groups of 16 of one underlying, all instruments in blocks: padding included.
     rows = len(portfolio.instruments) + 16 * len(book.market.asset) + 2 * BLOCK
-    worlds = 1 + bool(s.decorrelation) + len(protecting(book.model, book.rules))
+    worlds = 1 + bool(s.decorrelation) + s.plug_in_stress + len(protecting(book.model, book.rules))
     store = float(tiles * PATH_TILE * rows * (4 if s.precision is Precision.FLOAT32 else 8))
     read = POSITION * portfolio.quantity.nnz
     fixed = BASE + read + worlds * n * len(book.model.factors) * 16.0 + ROW[Detail.MARGINS] * portfolio.n_accounts / 4

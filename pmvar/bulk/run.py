@@ -23,7 +23,7 @@ from pmvar.bulk.job import Job, identity
 from pmvar.bulk.journal import Journal, Log, work_folder
 from pmvar.bulk.lock import exclusive
 from pmvar.bulk.plan import Plan, check_disk, make_plan
-from pmvar.engine import Progress, finish, half_of_memory, quiet
+from pmvar.engine import PLUG_IN, Progress, finish, half_of_memory, quiet
 from pmvar.errors import PmvarError, ResourceError, StateError, Stopped
 from pmvar.io.book import Book
 from pmvar.io.run import (
@@ -41,7 +41,7 @@ from pmvar.report.html import render
 from pmvar.risk.detail import largest_accounts
 from pmvar.risk.result import TABLES, Columns
 from pmvar.risk.tables import shock_table
-from pmvar.types import DAY, ApcTool, Detail, Executor
+from pmvar.types import DAY, ApcTool, Detail, Executor, Measure
 
 if TYPE_CHECKING:
     from pmvar.bulk.cluster import Cluster
@@ -150,9 +150,11 @@ def _locked(
     worst = [np.unique(part["scenario"].to_numpy()) for part in journal.parts("worst", columns=["scenario"])]
     ids = np.unique(np.concatenate([np.array([], dtype=np.int64), *worst])).astype(np.int64)
     shown["shocks"] = shock_table(ids, priced.pnl.scenarios)
-    report = finish(
-        priced, {"margins": margins, **shown}, withheld=withheld, notes=request.notes, settings=request.settings
-    )
+    settings, notes = dict(request.settings), request.notes
+    if request.book.settings.plug_in_stress:
+        settings["uncertainty"] = uncertainty = _uncertainty(margins, journal, request.book)
+        notes = (*notes, gap_note(uncertainty, request.book.market.base_currency))
+    report = finish(priced, {"margins": margins, **shown}, withheld=withheld, notes=notes, settings=settings)
     shocks = arrow_table("shocks", shown["shocks"], TABLES["shocks"])
     publish(
         out,
@@ -228,6 +230,27 @@ def charged_before(out: Path, as_of: float) -> dict[str, tuple[float, float]]:
 def _is_published(out: Path, journal: Journal) -> bool:
     """Whether the end came after the results had taken their place."""
     return (out / MANIFEST).is_file() and read_manifest(out)["digest"] == journal.published
+
+
+def _uncertainty(margins: Columns, journal: Journal, book: Book) -> dict[str, float]:
+    """The measure, summed over accounts that are valued, with the uncertainty of the parameters and without."""
+    expected = book.rules.measure is Measure.EXPECTED_SHORTFALL
+    measure = margins["expected_shortfall" if expected else "value_at_risk"]
+    parts = [p.filter(pc.equal(p["scenario"], PLUG_IN))["loss"].to_numpy() for p in journal.parts("stress")]
+    return {
+        "predictive": float(measure[margins["status"] != "WITHHELD"].sum()),
+        "plug_in": float(np.concatenate([np.zeros(0), *parts]).sum()),
+    }
+
+
+def gap_note(uncertainty: Mapping[str, float], currency: str) -> str:
+    """What the uncertainty of the parameters costs, in words."""
+    with_it, without = uncertainty["predictive"], uncertainty["plug_in"]
+    share = f", {with_it / without - 1:+.1%}" if without > 0 else ""
+    return (
+        f"uncertainty of the parameters: the measure of all accounts is {with_it:,.0f} {currency}, under the estimates "
+        f"alone {without:,.0f}{share}; by account, scenario {PLUG_IN} of the table stress"
+    )
 
 
 def _fingerprint(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pmvar.types import Executor, Netting, Precision, Sampling, VolatilitySource
+from pmvar.types import Executor, Netting, Parameters, Precision, Sampling, VolatilitySource
 
 if TYPE_CHECKING:
     from pmvar.io.import_summary import ImportSummary
@@ -145,6 +145,15 @@ def run(
     sampling: Annotated[Sampling | None, typer.Option(help="How scenarios are drawn.")] = None,
     netting: Annotated[Netting | None, typer.Option(help="What to do with duplicate positions.")] = None,
     precision: Annotated[Precision | None, typer.Option(help="Precision of instrument P&L.")] = None,
+    parameters: Annotated[
+        Parameters | None, typer.Option(help="Whether a posterior's uncertainty is in the margin; it is by itself.")
+    ] = None,
+    plug_in_stress: Annotated[
+        bool | None,
+        typer.Option(
+            "--plug-in-stress", help="Say what that uncertainty adds: the measure without it, for another run's cost."
+        ),
+    ] = None,
     decorrelation: Annotated[
         float | None, typer.Option(help="Stress: this share of the correlation between underlyings goes.")
     ] = None,
@@ -185,7 +194,7 @@ def run(
     overrides = {
         "scenarios": paths, "level": level, "horizon": horizon, "seed": seed,
         "sampling": sampling, "netting": netting, "precision": precision, "decorrelation": decorrelation,
-        "volatility": volatility, "apc": apc,
+        "volatility": volatility, "apc": apc, "parameters": parameters, "plug_in_stress": plug_in_stress,
     }  # fmt: skip
     summary, code = run_book(
         book,
@@ -304,6 +313,9 @@ def calibrate(
     bayes: Annotated[bool, typer.Option("--bayes", help="Sample the posterior of volatility filters, too.")] = False,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the sampler.")] = 1,
     override: Annotated[list[str] | None, typer.Option(help="Gate to pass all the same, such as tail-ess.")] = None,
+    report: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Page to write: what was fitted, how sure, does it fit. HTML.")
+    ] = None,
     log_json: Annotated[bool, typer.Option("--log-json", help="Progress as JSON lines on standard error.")] = False,
 ) -> None:
     """Fit a model to histories of prices and implied vols, and write the model.json that a run uses."""
@@ -312,7 +324,7 @@ def calibrate(
     chosen = assets.split(",") if assets else None
     summary = calibrate_history(
         history, vols, out, model, chosen, as_of, window, assume_vols=assume_vols, stressed=stressed,
-        posterior_seed=seed if bayes else None, overrides=override or [], log_json=log_json,
+        posterior_seed=seed if bayes else None, overrides=override or [], report=report, log_json=log_json,
     )  # fmt: skip
     typer.echo(summary)
 

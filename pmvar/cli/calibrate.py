@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pmvar.calibration.calibrate import Calibration
     from pmvar.calibration.lookback import Lookback
     from pmvar.calibration.panel import Panel
+    from pmvar.report.calibration_report import Sampled
 
 SHOWN = 30
 """Factors and notes printed."""
@@ -34,12 +35,13 @@ def calibrate_history(
     stressed: str | None = None,
     posterior_seed: int | None = None,
     overrides: Sequence[str] = (),
+    report: Path | None = None,
     log_json: bool = False,
 ) -> str:
     """Fit `model` to the panel in `history` and write it at `out`; returns what to print.
 
-    With `posterior_seed` its filters are sampled, too. Raises QualityGate, and writes nothing, where the posterior
-    fails a gate that is not among `overrides`.
+    With `posterior_seed` its filters are sampled, too. `report` is where to write a page about the fit. Raises
+    QualityGate, and writes nothing but the report, where the posterior fails a gate that is not among `overrides`.
     """
     from pmvar.calibration.calibrate import MissingVols, calibrate, estimate
     from pmvar.calibration.lookback import with_lookback
@@ -48,6 +50,7 @@ def calibrate_history(
     from pmvar.io.atomic import whole_file
     from pmvar.io.history_file import write_history
     from pmvar.io.model_file import model_json
+    from pmvar.io.posterior_file import write_posterior
     from pmvar.io.table_files import TableFormat
 
     keep_compiled()
@@ -58,25 +61,37 @@ def calibrate_history(
     made = calibrate(estimate(moves(_within(panel, last, window)), model=model), model=model, missing_vols=missing)
     looking_back, found = with_lookback(made.specification, moves(_within(panel, last, None)), period=period)
     made = replace(made, specification=looking_back, notes=(*made.notes, *_looked_back(found, made.estimates.factors)))
-    sampled: dict[str, Any] = {}
-    if posterior_seed is not None:
-        sampled = _sampled(made, out.parent, posterior_seed, overrides, log_json)
+    sampled = None if posterior_seed is None else _sampled(made, posterior_seed, overrides, log_json)
+    if report is not None:
+        from pmvar.report.calibration_report import render
+
+        asked = {"model": model, "history": source, "vols": vols.name if vols else "", "window": window or "all"}
+        # Before the gates: whoever is stopped there needs it most.
+        with whole_file(report) as temporary:
+            temporary.write_text(render(made, settings=asked, sampled=sampled), encoding="utf-8")
+    extra: dict[str, Any] = {}
+    if sampled is not None:
+        sampled.gates.require()
+        out.parent.mkdir(parents=True, exist_ok=True)
+        written = write_posterior(out.parent, sampled.posterior, made.estimates.factors)
+        extra = {"posterior": written, **sampled.gates.document()}
     beside = None
     if made.specification.history is not None:
         beside = write_history(out.parent, made.specification, made.history_day, table_format=TableFormat.PARQUET)
-    text = model_json(made.specification, source=source, history=beside, extra=sampled)
+    text = model_json(made.specification, source=source, history=beside, extra=extra)
     with whole_file(out) as temporary:
         temporary.write_text(text, encoding="utf-8")
-    return f"{_table(made)}\n{out}: model {model} of {len(made.specification.factors)} factors"
+    said = f"{_table(made)}\n{out}: model {model} of {len(made.specification.factors)} factors"
+    return said if report is None else f"{said}\nreport: {report}"
 
 
-def _sampled(made: Calibration, folder: Path, seed: int, overrides: Sequence[str], log_json: bool) -> dict[str, Any]:
-    """The posterior of the model's volatility filters, written into `folder`; its keys of model.json."""
+def _sampled(made: Calibration, seed: int, overrides: Sequence[str], log_json: bool) -> Sampled:
+    """The posterior of the model's volatility filters, judged."""
     from pmvar.calibration.calibrate import FILTERED
     from pmvar.calibration.diagnostics import gates
     from pmvar.calibration.posterior import SAMPLER, sample_posterior
     from pmvar.cli.progress import progress
-    from pmvar.io.posterior_file import write_posterior
+    from pmvar.report.calibration_report import Sampled
 
     e = made.estimates
     if e.fit is None:
@@ -86,10 +101,7 @@ def _sampled(made: Calibration, folder: Path, seed: int, overrides: Sequence[str
             e.x, seed=seed, volatility=e.fit.volatility, sampler=SAMPLER,
             progress=lambda done: advance("posterior", done, len(e.factors)),
         )
-    judged = gates(posterior, e.x, names=e.factors).overridden(overrides)
-    judged.require()
-    folder.mkdir(parents=True, exist_ok=True)
-    return {"posterior": write_posterior(folder, posterior, e.factors), **judged.document()}
+    return Sampled(posterior, gates(posterior, e.x, names=e.factors).overridden(overrides))
 
 
 def read_factors(

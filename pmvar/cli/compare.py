@@ -48,8 +48,9 @@ def compare_book(
     keep_compiled()
     s = loaded.settings
     scenarios = pmvar.simulate(
-        loaded.model, loaded.market, seed=s.seed, n_scenarios=s.scenarios, horizon=s.horizon, sampling=s.sampling
-    )
+        loaded.model, loaded.market, seed=s.seed, n_scenarios=s.scenarios, horizon=s.horizon, sampling=s.sampling,
+        parameters=s.parameters,
+    )  # fmt: skip
     given = {"span": _published(span_file, loaded.market)} if span_file else {}
     chosen = methods_named(methods, loaded.market, loaded.model, scenarios, given=given)
     pnl = pmvar.reprice(loaded.portfolio, loaded.market, scenarios, precision=s.precision)
@@ -92,7 +93,8 @@ def _past(history: Path | None, vols: Path | None, first: str | None) -> _Past |
         if vols or first:
             raise UsageError("--vols and --from belong to --history; name the closes, too")
         return None
-    from pmvar.cli.calibrate import read_moves
+    from pmvar.calibration.panel import moves
+    from pmvar.cli.calibrate import read_factors
     from pmvar.io.run import hash_file
     from pmvar.io.times import parse_day
 
@@ -101,7 +103,7 @@ def _past(history: Path | None, vols: Path | None, first: str | None) -> _Past |
     except ValueError as error:
         raise UsageError(f"--from: {error}") from error
     files = [history, vols] if vols else [history]
-    return _Past(read_moves(history, vols, None)[0], {f.name: hash_file(f) for f in files}, start)
+    return _Past(moves(read_factors(history, vols, None)[0]), {f.name: hash_file(f) for f in files}, start)
 
 
 def _held(table: Mapping[str, Any], history: Mapping[str, Any]) -> Iterator[str]:
@@ -146,8 +148,9 @@ def write_arrays(book: Path, out: Path, *, overrides: Mapping[str, Any]) -> str:
     rows = [i for i in range(len(table)) if i not in missing and table.kind[i] != Kind.CASH]
     some = table.take(np.array(rows, dtype=np.int64))
     scenarios = pmvar.simulate(
-        loaded.model, loaded.market, seed=s.seed, n_scenarios=s.scenarios, horizon=s.horizon, sampling=s.sampling
-    )
+        loaded.model, loaded.market, seed=s.seed, n_scenarios=s.scenarios, horizon=s.horizon, sampling=s.sampling,
+        parameters=s.parameters,
+    )  # fmt: skip
     arrays, parameters = default_arrays(some, loaded.market, loaded.model, scenarios)
     write_span(out, some, loaded.market, arrays, parameters)
     left = f"; {len(missing)} that the market cannot value are left out" if missing else ""

@@ -10,11 +10,14 @@ from collections.abc import Collection, Mapping
 from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pmvar.cli.progress import Advance, progress, say
 from pmvar.errors import Stopped, UsageError
-from pmvar.types import Detail, Executor
+from pmvar.types import Detail, Executor, Parameters
+
+if TYPE_CHECKING:
+    from pmvar.io.book import Book
 
 IN_BLOCKS = ("accounts", "gradients")
 """Stages whose work is kept block by block."""
@@ -90,7 +93,7 @@ def run_book(
     """Margin every account of `book` and publish in `out`; returns what to print and the exit code."""
     from pmvar.io.book import load_book
     from pmvar.io.preset import load_preset
-    from pmvar.io.run import account_count_gate, check_writable
+    from pmvar.io.run import account_count_gate, check_writable, read_manifest
     from pmvar.io.table_files import TableFormat
 
     begun = time.perf_counter()
@@ -107,6 +110,7 @@ def run_book(
     from pmvar.bulk import run as bulk
 
     s = loaded.settings
+    _check_gap(loaded)
     request = bulk.Request(
         book=loaded,
         out=out,
@@ -117,8 +121,8 @@ def run_book(
         resume=resume,
         table_format=TableFormat(table_format),
         settings={
-            "netting": str(s.netting), "surface": s.surface, "decorrelation": s.decorrelation,
-            "volatility": str(s.volatility), "preset": preset or "",
+            "netting": str(s.netting), "surface": s.surface, "decorrelation": s.decorrelation, "preset": preset or "",
+            "volatility": str(s.volatility), "parameters": str(s.parameters), "plug_in_stress": s.plug_in_stress,
         },
         notes=((chosen.note,) if chosen else ()) + loaded.flags,
     )  # fmt: skip
@@ -133,12 +137,24 @@ def run_book(
     less, raised = float(margins["diversification_benefit"].sum()), loaded.rules.apc
     saved = f", {less / alone:.0%} below the isolated margin of {alone:,.0f}" if alone > 0 else ""
     saved += f", then raised against procyclicality ({', '.join(raised)})" if raised else ""
+    gap = bulk.gap_note(read_manifest(out)["settings"]["uncertainty"], currency) + "\n" if s.plug_in_stress else ""
     text = (
         f"{len(margins['account_id']):,} accounts under {s.scenarios:,} scenarios over {s.horizon} in "
         f"{time.perf_counter() - begun:.1f} s: " + ", ".join(f"{n:,} {name}" for name, n in counts.items() if n) + "\n"
-        f"initial margin {total:,.0f} {currency}{saved}\nreport: {Path(out) / 'report.html'}"
+        f"initial margin {total:,.0f} {currency}{saved}\n{gap}report: {Path(out) / 'report.html'}"
     )
     return text, SOME_WITHHELD if counts["WITHHELD"] else 0
+
+
+def _check_gap(book: Book) -> None:
+    """Raise UsageError where a gap between predictive and plug-in margin is asked for and there is none to show."""
+    s = book.settings
+    if not s.plug_in_stress:
+        return
+    if book.model.posterior is None:
+        raise UsageError("--plug-in-stress needs a model with a posterior: make model.json by calibrate --bayes")
+    if s.parameters is Parameters.PLUG_IN:
+        raise UsageError("--plug-in-stress stands beside a predictive margin; leave out --parameters plug-in")
 
 
 def _detail(components: bool | None, greeks: bool | None, n_accounts: int) -> Detail:

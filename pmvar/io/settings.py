@@ -15,7 +15,17 @@ from pmvar.io.csv_text import decodable
 from pmvar.io.problems import Problems
 from pmvar.io.times import parse_duration, parse_time
 from pmvar.risk.rules import MarginRules
-from pmvar.types import ApcTool, Liquidity, Measure, Netting, Precision, Sampling, StressOf, VolatilitySource
+from pmvar.types import (
+    ApcTool,
+    Liquidity,
+    Measure,
+    Netting,
+    Parameters,
+    Precision,
+    Sampling,
+    StressOf,
+    VolatilitySource,
+)
 
 FILE = "book.toml"
 SURFACES = ("raw",)
@@ -34,6 +44,10 @@ class RunSettings:
     netting: Netting = Netting.REJECT
     precision: Precision = Precision.FLOAT32
     surface: str = "raw"
+    parameters: Parameters = Parameters.PREDICTIVE
+    """What the margin is taken under, where the model has a posterior."""
+    plug_in_stress: bool = False
+    """Whether the measure under the estimates alone is in the table `stress`."""
     decorrelation: float = 0.0
     """Share of the correlation between underlyings that the decorrelation stress takes away; 0: there is none."""
     volatility: VolatilitySource = VolatilitySource.MODEL
@@ -88,6 +102,12 @@ def _one_of(names: type[StrEnum]) -> Check:
         return names(value)
 
     return check
+
+
+def _switch(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError("must be true or false")
+    return value
 
 
 def _horizon(value: Any) -> str:
@@ -160,6 +180,8 @@ SECTIONS: Mapping[str, Mapping[str, Check]] = {
         "netting": _one_of(Netting),
         "precision": _one_of(Precision),
         "volatility": _one_of(VolatilitySource),
+        "parameters": _one_of(Parameters),
+        "plug_in_stress": _switch,
         "decorrelation": _real(0.0, 1.0, rule="must lie in [0, 1], such as 0.5"),
     },
     "margin": {
