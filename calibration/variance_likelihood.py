@@ -65,6 +65,8 @@ def seen(law: Law, returns: Float[Array, " day"], top: Float[Array, ""], *, n_ce
     quiet, jumping = _quiet(law, u), None if law.jump is None else _jumping(law, law.jump, u)
     start = jnp.exp(-0.5 * jnp.log(u**2) ** 2) / u
 
+    # Backwards the matrices are worked out again: to keep them would cost more.
+    @jax.checkpoint
     def step(weight: Float32[Array, " cell"], move: Float32[Array, ""]) -> tuple[Array, tuple[Array, Array]]:
         after = weight @ _at(quiet, move)
         if jumping is not None:

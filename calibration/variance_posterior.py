@@ -1,9 +1,9 @@
 """Posterior of Heston's and SVCJ's parameters from daily returns, per asset: draws, today's variance, and their course.
 
-The likelihood has no unseen path left, so that ten parameters are all there is to sample: by Metropolis steps from one
-proposal, whose chains agree at once where it fits. It is fitted by adaptive multiple importance sampling (Cornuet,
-Marin, Mira and Robert 2012, Scandinavian Journal of Statistics 39) in coordinates without bounds, tempered until the
-weights are even enough. All points of a round are evaluated together.
+The likelihood has no unseen path left, so that ten parameters are all there is to sample: by Metropolis steps that are
+independent of where they start (Tierney 1994, "Markov chains for exploring posterior distributions", Annals of
+Statistics 22), from a Student's t at the posterior's mode, in coordinates without bounds. All proposals are evaluated
+together; where they fit, a third are accepted and chains agree at once, and where they do not, the gates say so.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
-from scipy import optimize, special, stats
+from scipy import optimize
 
 from pmvar.calibration.variance_likelihood import Jump, Law, cells, seen
 
@@ -27,25 +27,22 @@ if TYPE_CHECKING:
     from numpyro.distributions import Distribution
 
 BATCH = 8
-"""Points evaluated together: always as many, so that a result does not depend on how a round was split."""
-LEAST_CELLS, MOST_CELLS, CELL_STEP = 64, 256, 32
-ADAPTING_CELLS = 96
-TAIL = 5.0
-"""Degrees of freedom of the proposal: its tails are fatter than the posterior's."""
+"""Points evaluated together: always as many, so that a result does not depend on how they were split."""
+FIRST_CELLS, LEAST_CELLS, MOST_CELLS, CELL_STEP = 96, 48, 256, 16
+TAIL, WIDER = 5.0, 1.3
+"""Degrees of freedom of the proposal, and its scale against the inverse curvature: wider than the posterior."""
+LEAST_CURVATURE = 0.1
+"""Of −ln posterior, believed in any direction: the priors' own is more."""
+DIFFERENCE = 0.05
+"""Of free coordinates, from which a curvature is read: single precision would drown in a smaller one."""
 
 
 class Sampler(NamedTuple):
-    """How long to adapt and to sample."""
+    """How long to sample."""
 
-    round: int = 192
-    """Points of each round of adaptation."""
-    rounds: int = 12
-    """At most."""
-    enough: float = 150.0
-    """Effective points that end the adaptation."""
     chains: int = 4
     warmup: int = 50
-    draws: int = 600
+    draws: int = 1000
     """Of each chain, after the warm-up."""
 
 
@@ -104,8 +101,7 @@ START = {
     "mean": 0.0, "kappa": 0.04, "theta": 0.6, "vol_of_variance_squared": 0.02, "rho": -0.2, "jump_probability": 0.02,
     "price_jump_mean": -0.5, "price_jump_variance": 5.0, "variance_jump_mean": 2.0, "jump_correlation": 0.0,
 }  # fmt: skip
-"""Where adaptation begins; in free coordinates, with a deviation of `START_SPREAD`."""
-START_SPREAD = 0.5
+"""Where the search of the mode begins."""
 
 
 def law_of(at: dict[str, Array]) -> Law:
@@ -124,30 +120,20 @@ def sample_variance(
 ) -> VariancePosterior:
     """Draws from the posterior of `model`, heston or svcj, given x per day as fractions, oldest first."""
     unit = float(np.std(returns))
-    y = returns / unit
-    top = _top(y)
+    y, top = jnp.asarray(returns / unit), jnp.asarray(_top(returns / unit))
     rng = np.random.default_rng(seed)
-
-    def evaluate(free: Float[np.ndarray, "point parameter"], n_cells: int) -> tuple[np.ndarray, np.ndarray]:
-        """ln posterior and today's variance of many points."""
-        padded = np.pad(free, ((0, -len(free) % BATCH), (0, 0)), mode="edge").reshape(-1, BATCH, free.shape[1])
-        one = partial(_posterior, y=jnp.asarray(y), top=jnp.asarray(top), model=model, n_cells=n_cells)
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            parts = list(pool.map(lambda batch: jax.device_get(one(jnp.asarray(batch))), padded))
-        value, variance = (np.concatenate(part)[: len(free)] for part in zip(*parts, strict=True))
-        return np.where(np.isnan(value), -np.inf, value), variance
-
-    proposal = _adapted(lambda free: evaluate(free, ADAPTING_CELLS)[0], model, rng, sampler)
-    n_cells = _n_cells(proposal.loc, model, top)
+    proposal, n_cells = _mode(y, top, model)
     shape = sampler.chains, sampler.warmup + sampler.draws
-    free = np.atleast_2d(proposal.rvs(shape[0] * shape[1], random_state=rng))
-    value, variance = evaluate(free, n_cells)
-    weight = (value - proposal.logpdf(free)).reshape(shape)
+    free = proposal.draw(shape[0] * shape[1], rng)
+    evaluated = partial(_evaluated, y=y, top=top, model=model, n_cells=n_cells)
+    batches = np.pad(free, ((0, -len(free) % BATCH), (0, 0)), mode="edge").reshape(-1, BATCH, free.shape[1])
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        parts = list(pool.map(lambda batch: jax.device_get(evaluated(jnp.asarray(batch))), batches))
+    value, draws = jax.tree.map(lambda *part: np.concatenate(part)[: len(free)].reshape(shape), *parts)
+    weight = np.where(np.isnan(value), -np.inf, value) - proposal.log_density(free).reshape(shape)
     at = _metropolis(weight, np.log(rng.random(shape)))[:, sampler.warmup :]
-    natural = jax.device_get(jax.vmap(lambda x: bounded(x, model=model)[0])(jnp.asarray(free)))
-    draws = {name: x.reshape(shape) for name, x in (natural | {"variance": variance}).items()}
     kept = {name: np.take_along_axis(x, at, axis=1) for name, x in draws.items()}
-    return VariancePosterior(unit, kept, float(np.mean(np.diff(at, axis=1) != 0)), top, n_cells)
+    return VariancePosterior(unit, kept, float(np.mean(np.diff(at, axis=1) != 0)), float(top), n_cells)
 
 
 def bounded(free: Float[Array, " parameter"], *, model: str) -> tuple[dict[str, Array], Float[Array, ""]]:
@@ -162,55 +148,67 @@ def bounded(free: Float[Array, " parameter"], *, model: str) -> tuple[dict[str, 
     return at, density
 
 
+def _log_posterior(
+    free: Float[Array, " parameter"], y: Float[Array, " day"], top: Float[Array, ""], *, model: str, n_cells: int
+) -> tuple[Float[Array, ""], dict[str, Array]]:
+    """At a point of the free coordinates; and the parameters there, with today's variance."""
+    at, prior = bounded(free, model=model)
+    found = seen(law_of(at), y, top, n_cells=n_cells)
+    return prior + found.log_density.sum(), at | {"variance": found.weight[-1] @ cells(top, n_cells) ** 2}
+
+
 @partial(jax.jit, static_argnames=("model", "n_cells"))
-def _posterior(
+def _minus(
+    free: Float[Array, " parameter"], y: Float[Array, " day"], top: Float[Array, ""], *, model: str, n_cells: int
+) -> tuple[Float[Array, ""], Float[Array, " parameter"]]:
+    """−ln posterior and its slope."""
+    return jax.value_and_grad(lambda x: -_log_posterior(x, y, top, model=model, n_cells=n_cells)[0])(free)
+
+
+@partial(jax.jit, static_argnames=("model", "n_cells"))
+def _evaluated(
     free: Float[Array, "point parameter"], y: Float[Array, " day"], top: Float[Array, ""], *, model: str, n_cells: int
-) -> tuple[Float[Array, " point"], Float[Array, " point"]]:
-    def one(free: Float[Array, " parameter"]) -> tuple[Array, Array]:
-        at, prior = bounded(free, model=model)
-        found = seen(law_of(at), y, top, n_cells=n_cells)
-        return prior + found.log_density.sum(), found.weight[-1] @ cells(top, n_cells) ** 2
-
-    return jax.vmap(one)(free)
+) -> tuple[Float[Array, " point"], dict[str, Array]]:
+    return jax.vmap(lambda x: _log_posterior(x, y, top, model=model, n_cells=n_cells))(free)
 
 
-def _adapted(
-    value_of: Callable[[np.ndarray], np.ndarray], model: str, rng: np.random.Generator, sampler: Sampler
-) -> stats._multivariate.multivariate_t_frozen:
-    """A proposal with the posterior's mean and covariance."""
+class _Proposal(NamedTuple):
+    """Multivariate Student's t of `TAIL` degrees of freedom."""
+
+    centre: Float[np.ndarray, " parameter"]
+    factor: Float[np.ndarray, "parameter parameter"]
+    """A root of the scale."""
+
+    def draw(self, n: int, rng: np.random.Generator) -> Float[np.ndarray, "point parameter"]:
+        noise = rng.standard_normal((n, len(self.centre))) / np.sqrt(rng.chisquare(TAIL, (n, 1)) / TAIL)
+        return self.centre + noise @ self.factor.T
+
+    def log_density(self, x: Float[np.ndarray, "point parameter"]) -> Float[np.ndarray, " point"]:
+        """But for a constant."""
+        distance = np.sum(np.linalg.solve(self.factor, (x - self.centre).T) ** 2, axis=0)
+        return -0.5 * (TAIL + x.shape[1]) * np.log1p(distance / TAIL)
+
+
+def _mode(y: Array, top: Array, model: str) -> tuple[_Proposal, int]:
+    """A proposal at the posterior's mode, of its curvature there; and the cells that the law there needs."""
     from numpyro.distributions import biject_to
 
-    start = [float(biject_to(p.support).inv(jnp.asarray(START[name]))) for name, p in priors(model).items()]
-    proposals = [stats.multivariate_t(start, START_SPREAD**2 * np.eye(len(start)), df=TAIL)]
-    free, value = np.zeros((0, len(start))), np.zeros(0)
-    for _ in range(sampler.rounds):
-        new = np.atleast_2d(proposals[-1].rvs(sampler.round, random_state=rng))
-        free, value = np.concatenate([free, new]), np.concatenate([value, value_of(new)])
-        # All points so far count as drawn from the mixture of all proposals so far.
-        mixture = special.logsumexp([p.logpdf(free) for p in proposals], axis=0)
-        weight, even = _tempered(value - mixture, sampler.enough)
-        centre = weight @ free
-        spread = (free - centre).T @ ((free - centre) * weight[:, None])
-        # A t has ν/(ν − 2) times the covariance of its scale; that much wider is on the safe side.
-        proposals.append(stats.multivariate_t(centre, spread + 1e-6 * np.eye(len(start)), df=TAIL))
-        if even:
-            break
-    return proposals[-1]
+    def slope(n_cells: int) -> Callable[[np.ndarray], tuple[float, np.ndarray]]:
+        def at(x: Float[np.ndarray, " parameter"]) -> tuple[float, np.ndarray]:
+            value, gradient = jax.device_get(_minus(jnp.asarray(x), y, top, model=model, n_cells=n_cells))
+            return float(value), gradient
 
+        return at
 
-def _tempered(log_weight: Float[np.ndarray, " point"], enough: float) -> tuple[Float[np.ndarray, " point"], bool]:
-    """Weights to the largest power up to 1 that leaves `enough` effective points (or half of all); whether it is 1."""
-    enough = min(enough, len(log_weight) / 2)
-
-    def weights(power: float) -> Float[np.ndarray, " point"]:
-        return special.softmax(power * np.maximum(log_weight, log_weight.max() - 1e4))
-
-    def excess(power: float) -> float:
-        return 1 / float(np.sum(weights(power) ** 2)) - enough
-
-    if excess(1.0) >= 0:
-        return weights(1.0), True
-    return weights(float(optimize.brentq(excess, 0.0, 1.0, xtol=1e-6))), False
+    start = np.array([float(biject_to(p.support).inv(jnp.asarray(START[name]))) for name, p in priors(model).items()])
+    rough = optimize.minimize(slope(FIRST_CELLS), start, jac=True, method="BFGS", options={"gtol": 0.1}).x
+    n_cells = _n_cells(rough, model, float(top))
+    fine = slope(n_cells)
+    mode = optimize.minimize(fine, rough, jac=True, method="BFGS", options={"gtol": 0.02}).x
+    steps = DIFFERENCE * np.eye(len(mode))
+    hessian = np.array([(fine(mode + e)[1] - fine(mode - e)[1]) / (2 * DIFFERENCE) for e in steps])
+    curvature, axis = np.linalg.eigh((hessian + hessian.T) / 2)
+    return _Proposal(mode, axis * np.sqrt(WIDER / np.maximum(curvature, LEAST_CURVATURE))), n_cells
 
 
 def _metropolis(
