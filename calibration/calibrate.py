@@ -24,7 +24,9 @@ from pmvar.models.specification import LEAST_HISTORY, Factor, ModelSpecification
 from pmvar.types import FactorKind, factor_name
 
 MODELS = ("gaussian", "t", "t-multi", "t-garch", "t-jump", "t-garch-jump", "merton", "kou", "fhs", "historical")
-"""What `calibrate` can fit. Heston and svcj need option quotes or a likelihood of unseen variances: not here."""
+"""What `calibrate` can fit."""
+SAMPLED = ("heston", "svcj")
+"""What `variance_model.calibrate_variances` fits, in minutes."""
 FILTERED = ("t-garch", "t-garch-jump", "fhs")
 DRAWN = ("fhs", "historical")
 """These draw whole past days, so all their factors need the same ones."""
@@ -137,8 +139,24 @@ def estimate(moves: Moves, *, model: str) -> Estimates:
     Factors that have ended, with fewer than 250 moves, or that do not move are left out and say so. Raises UsageError
     for a model that is not fitted here, InputError where no factor is left.
     """
+    if model in SAMPLED:
+        rule = "takes minutes to sample for each asset: too long to be fitted anew every few steps"
+        raise UsageError(f"model {model} {rule}; `pmvar calibrate` fits it once")
     if model not in MODELS:
-        raise UsageError(f"model {model!r} is not calibrated by this version; it fits {', '.join(MODELS)}")
+        known = ", ".join((*MODELS, *SAMPLED))
+        raise UsageError(f"model {model!r} is not calibrated by this version; it fits {known}")
+    x, kept, excluded = screened(moves, model=model)
+    fit = fit_volatility(x) if model in FILTERED else None
+    return Estimates(moves, kept, x, excluded, fit)
+
+
+def screened(
+    moves: Moves, *, model: str
+) -> tuple[Float[np.ndarray, "day factor"], tuple[str, ...], tuple[Mapping[str, str], ...]]:
+    """x of the factors that `model` can be fitted to, their names, and what is left out and why.
+
+    Raises InputError where no factor is left.
+    """
     x = x_of(moves)
     ended = {f.name for f in moves.findings if f.quirk is Quirk.ENDED}
     excluded = [
@@ -154,9 +172,7 @@ def estimate(moves: Moves, *, model: str) -> Estimates:
         reasons = "; ".join(f"{e['name']}: {e['reason']}" for e in excluded)
         rule = f"no factor has a history that can be fitted: {reasons}"
         raise InputError(Problem(rule, f"supply at least {LEAST_HISTORY} moves up to the last day", file="history"))
-    x = x[:, kept]
-    fit = fit_volatility(x) if model in FILTERED else None
-    return Estimates(moves, tuple(moves.name[i] for i in kept), x, tuple(excluded), fit)
+    return x[:, kept], tuple(moves.name[i] for i in kept), tuple(excluded)
 
 
 def calibrate(estimates: Estimates, *, model: str, missing_vols: MissingVols = MissingVols.ASSUME) -> Calibration:

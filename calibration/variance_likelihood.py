@@ -16,6 +16,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Float32
 
+RESOLVED = 0.6
+"""Deviation of √v that cells resolve, in their width: a normal density summed over them is 1 to a thousandth."""
+
 
 class Law(NamedTuple):
     """Parameters a day, for returns counted in units in which their variance is about 1."""
@@ -59,7 +62,7 @@ def cells(top: Float[Array, ""], n_cells: int) -> Float[Array, " cell"]:
 def seen(law: Law, returns: Float[Array, " day"], top: Float[Array, ""], *, n_cells: int) -> Seen:
     """What `law` says of `returns`, √v being kept on `n_cells` cells up to `top`.
 
-    Cells must not be wider than the daily deviation of √v, ξ√(1 − ρ²)/2. The first variance is lognormal around 1.
+    Cells are to be no wider than the daily deviation of √v, ξ√(1 − ρ²)/2. The first variance is lognormal around 1.
     """
     u = cells(top, n_cells)
     quiet, jumping = _quiet(law, u), None if law.jump is None else _jumping(law, law.jump, u)
@@ -100,18 +103,19 @@ def _expected(law: Law, u: Float[Array, " cell"]) -> Float[Array, " cell"]:
 
 def _quiet(law: Law, u: Float[Array, " cell"]) -> _Exponent:
     """No jump: √v' given the return is normal; (√v')² has the mean of v' and, nearly, its variance ξ²v."""
-    noise = law.vol_of_variance**2 / 4
-    left = noise * (1 - law.rho**2)
+    noise, width = law.vol_of_variance**2 / 4, u[1] - u[0]
+    # Noise that no cell resolves would have a density above 1 in one of them: it counts as what the cells resolve.
+    left = jnp.maximum(noise * (1 - law.rho**2), (RESOLVED * width) ** 2)
     reached = jnp.sqrt(jnp.maximum(_expected(law, u) - noise, noise / 4))
     pull = law.rho * law.vol_of_variance / (2 * u)
     e = u[None] - reached[:, None]
     chance = 0.0 if law.jump is None else jnp.log1p(-law.jump.probability)
-    scale = chance + jnp.log(u[1] - u[0]) - jnp.log(2 * jnp.pi) - 0.5 * jnp.log(left) - jnp.log(u)
+    scale = chance + jnp.log(width) - jnp.log(2 * jnp.pi) - 0.5 * jnp.log(left) - jnp.log(u)
     return _single(-0.5 * e**2 / left + scale[:, None], e * pull[:, None] / left, -0.5 * (pull**2 / left + u**-2))
 
 
 def _jumping(law: Law, jump: Jump, u: Float[Array, " cell"]) -> _Exponent:
-    """A jump: v' is the expected variance and J_v, whose law is summed over each cell; what lies above is in the last."""
+    """A jump: v' is the expected variance and J_v, summed over each cell; what lies above is in the last."""
     half, before = (u[1] - u[0]) / 2, _expected(law, u)[:, None]
     low, high = (jnp.maximum((u + side)[None] ** 2 - before, 0.0) for side in (-half, half))
     beyond = jnp.exp(-high / jump.variance_mean).at[:, -1].set(0.0)

@@ -1,9 +1,9 @@
-"""Posterior of Heston's and SVCJ's parameters from daily returns, per asset: draws, today's variance, and their course.
+"""Posterior of Heston's and SVCJ's parameters from daily returns, per asset: draws, and today's variance.
 
-The likelihood has no unseen path left, so that ten parameters are all there is to sample: by Metropolis steps that are
-independent of where they start (Tierney 1994, "Markov chains for exploring posterior distributions", Annals of
-Statistics 22), from a Student's t at the posterior's mode, in coordinates without bounds. All proposals are evaluated
-together; where they fit, a third are accepted and chains agree at once, and where they do not, the gates say so.
+The likelihood has no unseen path left: ten parameters are all there is to sample, in coordinates without bounds. A draw
+is two Metropolis steps (Tierney 1994, "Markov chains for exploring posterior distributions", Annals of Statistics 22):
+one to a point of a Student's t at the posterior's mode, wherever the chain is, by which chains forget at once where they
+began; and one of a random walk, which leaves the places that the t undervalues.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 from scipy import optimize
 
 from pmvar.calibration.variance_likelihood import Jump, Law, cells, seen
@@ -31,6 +31,8 @@ BATCH = 8
 FIRST_CELLS, LEAST_CELLS, MOST_CELLS, CELL_STEP = 96, 48, 256, 16
 TAIL, WIDER = 5.0, 1.3
 """Degrees of freedom of the proposal, and its scale against the inverse curvature: wider than the posterior."""
+WALK = 2.0
+"""Scale of a step of the walk, over √(parameters): near the best for a normal law (Roberts, Gelman and Gilks 1997)."""
 LEAST_CURVATURE = 0.1
 """Of −ln posterior, believed in any direction: the priors' own is more."""
 DIFFERENCE = 0.05
@@ -40,9 +42,9 @@ DIFFERENCE = 0.05
 class Sampler(NamedTuple):
     """How long to sample."""
 
-    chains: int = 4
-    warmup: int = 50
-    draws: int = 1000
+    chains: int = 16
+    warmup: int = 20
+    draws: int = 280
     """Of each chain, after the warm-up."""
 
 
@@ -123,17 +125,47 @@ def sample_variance(
     y, top = jnp.asarray(returns / unit), jnp.asarray(_top(returns / unit))
     rng = np.random.default_rng(seed)
     proposal, n_cells = _mode(y, top, model)
-    shape = sampler.chains, sampler.warmup + sampler.draws
-    free = proposal.draw(shape[0] * shape[1], rng)
     evaluated = partial(_evaluated, y=y, top=top, model=model, n_cells=n_cells)
-    batches = np.pad(free, ((0, -len(free) % BATCH), (0, 0)), mode="edge").reshape(-1, BATCH, free.shape[1])
+    chains, steps = sampler.chains, sampler.warmup + sampler.draws
+    size = len(proposal.centre)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        parts = list(pool.map(lambda batch: jax.device_get(evaluated(jnp.asarray(batch))), batches))
-    value, draws = jax.tree.map(lambda *part: np.concatenate(part)[: len(free)].reshape(shape), *parts)
-    weight = np.where(np.isnan(value), -np.inf, value) - proposal.log_density(free).reshape(shape)
-    at = _metropolis(weight, np.log(rng.random(shape)))[:, sampler.warmup :]
-    kept = {name: np.take_along_axis(x, at, axis=1) for name, x in draws.items()}
-    return VariancePosterior(unit, kept, float(np.mean(np.diff(at, axis=1) != 0)), float(top), n_cells)
+
+        def at(free: Float[np.ndarray, "point parameter"]) -> _Points:
+            padded = np.pad(free, ((0, -len(free) % BATCH), (0, 0)), mode="edge").reshape(-1, BATCH, size)
+            parts = list(pool.map(lambda batch: jax.device_get(evaluated(jnp.asarray(batch))), padded))
+            value, natural = jax.tree.map(lambda *part: np.concatenate(part)[: len(free)], *parts)
+            return _Points(free, np.where(np.isnan(value), -np.inf, value), natural)
+
+        far = at(proposal.draw(chains * (steps + 1), rng))
+        weight = far.value - proposal.log_density(far.free)
+        rows = np.arange(len(weight)).reshape(steps + 1, chains)
+        now, path, accepted = _Points(*jax.tree.map(lambda x: x[rows[0]], tuple(far))), [], []
+        for row in rows[1:]:
+            there = _Points(*jax.tree.map(lambda x, row=row: x[row], tuple(far)))
+            taken = np.log(rng.random(chains)) < weight[row] - (now.value - proposal.log_density(now.free))
+            now = _chosen(taken, there, now)
+            near = at(now.free + WALK / np.sqrt(size) * rng.standard_normal((chains, size)) @ proposal.factor.T)
+            now = _chosen(np.log(rng.random(chains)) < near.value - now.value, near, now)
+            path.append(now.natural)
+            accepted.append(taken)
+    draws = {name: np.stack([p[name] for p in path[sampler.warmup :]], axis=1) for name in path[0]}
+    return VariancePosterior(unit, draws, float(np.mean(accepted)), float(top), n_cells)
+
+
+class _Points(NamedTuple):
+    """Points, and what was found at each."""
+
+    free: Float[np.ndarray, "point parameter"]
+    value: Float[np.ndarray, " point"]
+    """ln posterior."""
+    natural: dict[str, Float[np.ndarray, " point"]]
+
+
+def _chosen(taken: Bool[np.ndarray, " point"], new: _Points, old: _Points) -> _Points:
+    def either(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        return np.where(taken.reshape(-1, *[1] * (a.ndim - 1)), a, b)
+
+    return _Points(*jax.tree.map(either, tuple(new), tuple(old)))
 
 
 def bounded(free: Float[Array, " parameter"], *, model: str) -> tuple[dict[str, Array], Float[Array, ""]]:
@@ -211,18 +243,6 @@ def _mode(y: Array, top: Array, model: str) -> tuple[_Proposal, int]:
     return _Proposal(mode, axis * np.sqrt(WIDER / np.maximum(curvature, LEAST_CURVATURE))), n_cells
 
 
-def _metropolis(
-    weight: Float[np.ndarray, "chain draw"], log_uniform: Float[np.ndarray, "chain draw"]
-) -> np.ndarray:
-    """Which proposal each draw of each chain is: the new one with probability min(1, ratio of weights)."""
-    at = np.zeros(weight.shape, np.int64)
-    chain = np.arange(len(weight))
-    for t in range(1, weight.shape[1]):
-        before = at[:, t - 1]
-        at[:, t] = np.where(log_uniform[:, t] < weight[:, t] - weight[chain, before], t, before)
-    return at
-
-
 def _top(y: Float[np.ndarray, " day"]) -> float:
     """√v that no day comes near: twice the largest smoothed size of the returns."""
     size, level = np.abs(y), float(np.mean(np.abs(y)))
@@ -234,7 +254,7 @@ def _top(y: Float[np.ndarray, " day"]) -> float:
 
 
 def _n_cells(free: Float[np.ndarray, " parameter"], model: str, top: float) -> int:
-    """As many cells as make them no wider than the daily deviation of √v at a point."""
+    """As many cells as a point needs, and the smaller noise of its neighbours."""
     law = law_of(bounded(jnp.asarray(free), model=model)[0])
     width = float(law.vol_of_variance * jnp.sqrt(1 - law.rho**2) / 2)
-    return int(np.clip(CELL_STEP * np.ceil(top / width / CELL_STEP), LEAST_CELLS, MOST_CELLS))
+    return int(np.clip(CELL_STEP * np.ceil(1.25 * top / width / CELL_STEP), LEAST_CELLS, MOST_CELLS))
