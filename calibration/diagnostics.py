@@ -167,9 +167,11 @@ def judge(
 ) -> list[Gate]:
     """Every verdict on one asset; a quantity that never varies has none."""
     out = mixing(asset, draws)
-    out.append(Gate(GateName.DIVERGENCES, float(diverging.sum()), _BOUNDS[GateName.DIVERGENCES], f"{asset}, transitions"))
-    least = float(np.min(_information(energy)))
-    out.append(Gate(GateName.BFMI, least, _BOUNDS[GateName.BFMI], f"{asset}, energy"))
+    for gate, value, what in (
+        (GateName.DIVERGENCES, float(diverging.sum()), "transitions"),
+        (GateName.BFMI, float(np.min(_information(energy))), "energy"),
+    ):
+        out.append(Gate(gate, value, _BOUNDS[gate], f"{asset}, {what}"))
     shape = _pareto_shapes(log_likelihood)
     day = int(np.argmax(np.where(np.isnan(shape), np.inf, shape)))
     out.append(Gate(GateName.PARETO_K, float(shape[day]), _BOUNDS[GateName.PARETO_K], f"{asset}, day {day + 1}"))
@@ -181,8 +183,12 @@ def mixing(asset: str, draws: Mapping[str, Float[np.ndarray, "chain draw"]]) -> 
     out = []
     for name, x in draws.items():
         if np.ptp(x) > 0 or not np.all(np.isfinite(x)):
-            values = {GateName.R_HAT: _r_hat(x), GateName.BULK_ESS: _size(x, "bulk"), GateName.TAIL_ESS: _size(x, "tail")}
-            out += [Gate(gate, value, _BOUNDS[gate], f"{asset}, {name}") for gate, value in values.items()]
+            found = {
+                GateName.R_HAT: _r_hat(x),
+                GateName.BULK_ESS: _size(x, "bulk"),
+                GateName.TAIL_ESS: _size(x, "tail"),
+            }
+            out += [Gate(gate, value, _BOUNDS[gate], f"{asset}, {name}") for gate, value in found.items()]
     return out
 
 

@@ -195,9 +195,9 @@ def _prior_notes(posteriors: Mapping[str, VariancePosterior], model: str) -> lis
     if model != "svcj":
         return []
     out = [
-        "informative priors (Eraker, Johannes and Polson 2003; in standard deviations s of the daily move): a jump a day "
-        "with probability Beta(2, 40); its mean N(0, 3²)·s, its variance InverseGamma(5, 20)·s²; the variance's jump "
-        "Gamma(20, 10)·s²; ρ_J N(0, 2²); ξ² InverseGamma(2.5, 0.1)"
+        "informative priors (after Eraker, Johannes and Polson 2003; s: standard deviation of the daily move): a day "
+        "jumps with probability Beta(2, 40); a price jump's mean N(0, 3²)·s, variance InverseGamma(5, 20)·s²; the "
+        "variance's mean jump Gamma(20, 10)·s²; ρ_J N(0, 2²); ξ² a day InverseGamma(2.5, 0.1)·s²"
     ]
     wide = {name: float(np.sqrt(prior.variance)) for name, prior in priors(model).items()}
     for asset, p in posteriors.items():

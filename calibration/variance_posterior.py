@@ -2,8 +2,8 @@
 
 The likelihood has no unseen path left: ten parameters are all there is to sample, in coordinates without bounds. A draw
 is two Metropolis steps (Tierney 1994, "Markov chains for exploring posterior distributions", Annals of Statistics 22):
-one to a point of a Student's t at the posterior's mode, wherever the chain is, by which chains forget at once where they
-began; and one of a random walk, which leaves the places that the t undervalues.
+one to a point of a Student's t at the posterior's mode, wherever the chain is, by which chains forget where they began;
+and one of a random walk, which leaves the places that the t undervalues.
 """
 
 from __future__ import annotations

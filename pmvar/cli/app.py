@@ -264,7 +264,7 @@ Assets = Annotated[str | None, typer.Option(help="Assets to use, with commas; el
 def calibrate(
     history: History,
     model: Annotated[
-        str, typer.Option(help="gaussian, t, t-multi, t-garch, t-jump, t-garch-jump, merton, kou, fhs, …")
+        str, typer.Option(help="gaussian, t, t-multi, t-garch, t-jump, t-garch-jump, merton, kou, fhs, heston, …")
     ],
     out: Annotated[Path, typer.Option("--out", metavar="MODEL", help="File to write: model.json.")],
     vols: Vols = None,
@@ -285,7 +285,7 @@ def calibrate(
     chosen = assets.split(",") if assets else None
     summary = calibrate_history(
         history, vols, out, model, chosen, as_of, window, assume_vols=assume_vols,
-        posterior_seed=seed if bayes else None, overrides=override or [], log_json=log_json,
+        bayes=bayes, seed=seed, overrides=override or [], log_json=log_json,
     )  # fmt: skip
     typer.echo(summary)
 
