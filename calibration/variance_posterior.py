@@ -26,7 +26,7 @@ from pmvar.calibration.variance_likelihood import Jump, Law, cells, seen
 if TYPE_CHECKING:
     from numpyro.distributions import Distribution
 
-BATCH = 8
+BATCH = 2
 """Points evaluated together: always as many, so that a result does not depend on how they were split."""
 FIRST_CELLS, LEAST_CELLS, MOST_CELLS, CELL_STEP = 96, 48, 256, 16
 TAIL, WIDER = 5.0, 1.3
@@ -42,9 +42,9 @@ DIFFERENCE = 0.05
 class Sampler(NamedTuple):
     """How long to sample."""
 
-    chains: int = 16
-    warmup: int = 20
-    draws: int = 280
+    chains: int = 4
+    warmup: int = 50
+    draws: int = 1200
     """Of each chain, after the warm-up."""
 
 
