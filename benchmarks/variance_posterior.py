@@ -1,14 +1,16 @@
 """Posteriors of stochastic variance with jumps: known laws found again, and published estimates beside ours.
 
 S&P 500 of `arch.data` (1999–2018) against Eraker, Johannes and Polson (2003), table III (1980–1999): another sample, so
-orders of magnitude alone compare. With --coins FILE, daily closes with a column BTC, that coin too.
+orders of magnitude alone compare. Where PMVAR_SHARED_DATA names a folder with crypto/daily_close.csv, BTC too.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import os
 import time
+from pathlib import Path
 
 import numpy as np
 from arch.data import sp500
@@ -54,27 +56,26 @@ def measure(arguments: argparse.Namespace) -> Figures:
     days, sampler = (250, Sampler(warmup=5, draws=20)) if arguments.quick else (1_500, Sampler())
     close = sp500.load()["Adj Close"].to_numpy()
     series = {"simulated": simulated(days, 1), "S&P 500": 100 * np.diff(np.log(close))[-days:]}
-    if arguments.coins:
-        with open(arguments.coins, encoding="utf-8") as file:
+    coins = Path(os.environ.get("PMVAR_SHARED_DATA", "")) / "crypto" / "daily_close.csv"
+    if coins.is_file():
+        with coins.open(encoding="utf-8") as file:
             coin = np.array([float(row["BTC"]) for row in csv.DictReader(file) if row["BTC"]])
         series["BTC"] = 100 * np.diff(np.log(coin))[-days:]
     figures: Figures = {"days": days}
     for name, returns in series.items():
+        key = name.lower().replace("&", "").replace(" ", "_")
         wall, cpu = time.perf_counter(), time.process_time()
         found = sample_variance(returns / 100, model="svcj", seed=1, sampler=sampler)
         wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
         print(f"{name}: {wall:.0f} s, {cpu:.0f} s of CPU, {found.n_cells} cells, {found.acceptance:.0%} accepted")
         for parameter, x in in_per_cent(found).items():
             print(f"  {parameter:<26}{x.mean():>9.4f} ±{x.std():>8.4f}  {PUBLISHED.get(parameter, np.nan):>9.4f}")
-            figures[f"{name} {parameter}"] = float(x.mean())
-        print("\n".join(f"  {g.message}" for g in worst(mixing(name, found.draws)).gates))
-        figures |= {f"{name} seconds": wall, f"{name} cpu_seconds": cpu}
+        gates = worst(mixing(name, found.draws)).gates
+        print("\n".join(f"  {gate.message}" for gate in gates))
+        figures |= {f"{key}_{str(gate.name).replace('-', '_')}": gate.value for gate in gates}
+        figures |= {f"{key}_s": wall, f"{key}_cpu_s": cpu}
     return figures
 
 
-def _options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--coins", help="CSV of daily closes with a column BTC")
-
-
 if __name__ == "__main__":
-    benchmark(__doc__ or "", measure, _options)
+    benchmark(__doc__ or "", measure)
