@@ -235,7 +235,7 @@ def _mode(y: Array, top: Array, model: str) -> tuple[_Proposal, int]:
     start = np.array([float(biject_to(p.support).inv(jnp.asarray(START[name]))) for name, p in priors(model).items()])
     rough = optimize.minimize(slope(FIRST_CELLS), start, jac=True, method="BFGS", options={"gtol": 0.1}).x
     n_cells = _n_cells(rough, model, float(top))
-    fine = slope(n_cells)
+    fine = slope(max(n_cells, FIRST_CELLS))
     mode = optimize.minimize(fine, rough, jac=True, method="BFGS", options={"gtol": 0.02}).x
     steps = DIFFERENCE * np.eye(len(mode))
     hessian = np.array([(fine(mode + e)[1] - fine(mode - e)[1]) / (2 * DIFFERENCE) for e in steps])
