@@ -25,7 +25,9 @@ from pmvar.models.specification import LEAST_HISTORY, Factor, ModelSpecification
 from pmvar.types import FactorKind, factor_name
 
 MODELS = ("gaussian", "t", "t-multi", "t-garch", "t-jump", "t-garch-jump", "merton", "kou", "fhs", "historical")
-"""What `calibrate` can fit. Heston and svcj need option quotes or a likelihood of unseen variances: not here."""
+"""What `calibrate` can fit."""
+SAMPLED = ("heston", "svcj")
+"""What `variance_model.calibrate_variances` fits, in minutes."""
 FILTERED = ("t-garch", "t-garch-jump", "fhs")
 DRAWN = ("fhs", "historical")
 """These draw whole past days, so all their factors need the same ones."""
@@ -130,8 +132,12 @@ class Choice(NamedTuple):
 def choice(name: str) -> Choice:
     """MODEL, or MODEL:FILTER of a model that has one. Raises UsageError for a name that is none."""
     model, colon, own = name.partition(":")
+    if model in SAMPLED:
+        rule = "takes minutes to sample for each asset: too long to be fitted anew every few steps"
+        raise UsageError(f"model {model} {rule}; `pmvar calibrate` fits it once")
     if model not in MODELS:
-        raise UsageError(f"model {model!r} is not calibrated by this version; it fits {', '.join(MODELS)}")
+        known = ", ".join((*MODELS, *SAMPLED))
+        raise UsageError(f"model {model!r} is not calibrated by this version; it fits {known}")
     if colon and (model not in FILTERED or own not in set(Volatility)):
         models, filters = ", ".join(FILTERED), ", ".join(Volatility)
         raise UsageError(f"{name!r}: a filter is one of {filters}, and the models that have one are {models}")
@@ -159,6 +165,18 @@ def estimate(moves: Moves, *, model: str) -> Estimates:
     left out and say so. Raises UsageError for a model that is not fitted here, InputError where no factor is left.
     """
     model, own = choice(model)
+    x, kept, excluded = screened(moves, model=model)
+    fit = None if own is None else fit_volatility(x, volatility=own)
+    return Estimates(moves, kept, x, excluded, fit)
+
+
+def screened(
+    moves: Moves, *, model: str
+) -> tuple[Float[np.ndarray, "day factor"], tuple[str, ...], tuple[Mapping[str, str], ...]]:
+    """x of the factors that `model` can be fitted to, their names, and what is left out and why.
+
+    Raises InputError where no factor is left.
+    """
     x = x_of(moves)
     ended = {f.name for f in moves.findings if f.quirk is Quirk.ENDED}
     excluded = [
@@ -174,9 +192,7 @@ def estimate(moves: Moves, *, model: str) -> Estimates:
         reasons = "; ".join(f"{e['name']}: {e['reason']}" for e in excluded)
         rule = f"no factor has a history that can be fitted: {reasons}"
         raise InputError(Problem(rule, f"supply at least {LEAST_HISTORY} moves up to the last day", file="history"))
-    x = x[:, kept]
-    fit = None if own is None else fit_volatility(x, volatility=own)
-    return Estimates(moves, tuple(moves.name[i] for i in kept), x, tuple(excluded), fit)
+    return x[:, kept], tuple(moves.name[i] for i in kept), tuple(excluded)
 
 
 def calibrate(estimates: Estimates, *, model: str, missing_vols: MissingVols = MissingVols.ASSUME) -> Calibration:

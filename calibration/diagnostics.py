@@ -152,7 +152,7 @@ def gates(
             pit=view.pit,
             pit_level=PIT_LEVEL / len(usable),
         )
-    return Gates(tuple(_worst([g for g in found if g.name is name]) for name in GateName))
+    return worst(found)
 
 
 def judge(
@@ -166,22 +166,41 @@ def judge(
     pit_level: float = PIT_LEVEL,
 ) -> list[Gate]:
     """Every verdict on one asset; a quantity that never varies has none."""
-    moving = {name: x for name, x in draws.items() if np.ptp(x) > 0 or not np.all(np.isfinite(x))}
-    values = {
-        (GateName.R_HAT, name): r_hat(x) for name, x in moving.items()
-    } | {
-        (gate, name): effective_size(x, kind)
-        for gate, kind in ((GateName.BULK_ESS, "bulk"), (GateName.TAIL_ESS, "tail"))
-        for name, x in moving.items()
-    } | {
-        (GateName.DIVERGENCES, "transitions"): float(diverging.sum()),
-        (GateName.BFMI, "energy"): float(np.min(_information(energy))),
-    }  # fmt: skip
+    out = mixing(asset, draws)
+    for gate, value, what in (
+        (GateName.DIVERGENCES, float(diverging.sum()), "transitions"),
+        (GateName.BFMI, float(np.min(_information(energy))), "energy"),
+    ):
+        out.append(Gate(gate, value, _BOUNDS[gate], f"{asset}, {what}"))
     shape = _pareto_shapes(log_likelihood)
     day = int(np.argmax(np.where(np.isnan(shape), np.inf, shape)))
-    out = [Gate(gate, value, _BOUNDS[gate], f"{asset}, {what}") for (gate, what), value in values.items()]
     out.append(Gate(GateName.PARETO_K, float(shape[day]), _BOUNDS[GateName.PARETO_K], f"{asset}, day {day + 1}"))
-    return [*out, Gate(GateName.TAIL_PIT, tail_uniformity(pit), pit_level, f"{asset}, p-value")]
+    return [*out, tail_fit(asset, pit, level=pit_level)]
+
+
+def mixing(asset: str, draws: Mapping[str, Float[np.ndarray, "chain draw"]]) -> list[Gate]:
+    """Whether the chains of each quantity agree, and how many independent draws they hold."""
+    out = []
+    for name, x in draws.items():
+        if np.ptp(x) > 0 or not np.all(np.isfinite(x)):
+            found = {
+                GateName.R_HAT: r_hat(x),
+                GateName.BULK_ESS: effective_size(x, "bulk"),
+                GateName.TAIL_ESS: effective_size(x, "tail"),
+            }
+            out += [Gate(gate, value, _BOUNDS[gate], f"{asset}, {name}") for gate, value in found.items()]
+    return out
+
+
+def tail_fit(asset: str, pit: Float[np.ndarray, " day"], *, level: float = PIT_LEVEL) -> Gate:
+    """Whether an asset's returns are uniform in the tails of their law, to `level`."""
+    return Gate(GateName.TAIL_PIT, tail_uniformity(pit), level, f"{asset}, p-value")
+
+
+def worst(found: Sequence[Gate]) -> Gates:
+    """Of each gate that was judged, the value nearest to failing, or farthest into it."""
+    by_name = {name: [g for g in found if g.name is name] for name in GateName}
+    return Gates(tuple(_worst(own) for own in by_name.values() if own))
 
 
 def tail_uniformity(pit: Float[np.ndarray, " day"]) -> float:

@@ -191,12 +191,15 @@ def test_the_commands(cli: Cli, tmp_path: Path):
     assert "<svg" in (tmp_path / "bt" / "report.html").read_text()
     assert pq.read_table(tmp_path / "bt" / "days.parquet").num_rows == 2 * 8 * 26
     for arguments, words in (
-        (("--model", "svcj", "--out", tmp_path / "no.json"), "not calibrated"),
+        (("--model", "sabr", "--out", tmp_path / "no.json"), "not calibrated"),
         (("--model", "t", "--out", tmp_path / "no.json", "--window", "4"), "days or years"),
         (("--model", "t", "--out", tmp_path / "no.json", "--as-of", "yesterday"), "--as-of"),
     ):
         refused = cli("calibrate", panel, *arguments)
         assert refused.code == 2 and words in refused.err and not (tmp_path / "no.json").exists()
+    refused = cli("backtest", panel, "--model", "svcj", "--from", "2023-12-01", "--window", "300", "--out",
+                  tmp_path / "no")  # fmt: skip
+    assert refused.code == 2 and "minutes" in refused.err and not (tmp_path / "no").exists()
 
 
 def test_a_book_is_margined_on_every_day(cli: Cli, tmp_path: Path):

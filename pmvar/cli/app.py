@@ -294,8 +294,8 @@ def calibrate(
     history: History,
     model: Annotated[
         str, typer.Option(
-            help="gaussian, t, t-multi, t-garch, t-jump, t-garch-jump, merton, kou, fhs, historical; with a filter, "
-            "as t-garch:ewma: gjr (the default), garch, ewma, riskmetrics."
+            help="gaussian, t, t-multi, t-garch, t-jump, t-garch-jump, merton, kou, fhs, historical, heston, svcj; "
+            "with a filter, as t-garch:ewma: gjr (the default), garch, ewma, riskmetrics."
         )
     ],
     out: Annotated[Path, typer.Option("--out", metavar="MODEL", help="File to write: model.json.")],
@@ -324,7 +324,7 @@ def calibrate(
     chosen = assets.split(",") if assets else None
     summary = calibrate_history(
         history, vols, out, model, chosen, as_of, window, assume_vols=assume_vols, stressed=stressed,
-        posterior_seed=seed if bayes else None, overrides=override or [], report=report, log_json=log_json,
+        bayes=bayes, seed=seed, overrides=override or [], report=report, log_json=log_json,
     )  # fmt: skip
     typer.echo(summary)
 

@@ -13,8 +13,11 @@ from pmvar.types import DAY
 
 if TYPE_CHECKING:
     from pmvar.calibration.calibrate import Calibration
+    from pmvar.calibration.dependence import Dependence
     from pmvar.calibration.lookback import Lookback
-    from pmvar.calibration.panel import Panel
+    from pmvar.calibration.panel import Moves, Panel
+    from pmvar.calibration.variance_model import VarianceCalibration
+    from pmvar.models.specification import ModelSpecification
     from pmvar.report.calibration_report import Sampled
 
 SHOWN = 30
@@ -33,17 +36,19 @@ def calibrate_history(
     *,
     assume_vols: bool,
     stressed: str | None = None,
-    posterior_seed: int | None = None,
+    bayes: bool = False,
+    seed: int = 1,
     overrides: Sequence[str] = (),
     report: Path | None = None,
     log_json: bool = False,
 ) -> str:
     """Fit `model` to the panel in `history` and write it at `out`; returns what to print.
 
-    With `posterior_seed` its filters are sampled, too. `report` is where to write a page about the fit. Raises
-    QualityGate, and writes nothing but the report, where the posterior fails a gate that is not among `overrides`.
+    With `bayes` its filters are sampled, too; heston and svcj are sampled always. `report` is where to write a page
+    about the fit. Raises QualityGate, and writes nothing but the report, where a posterior fails a gate that is not
+    among `overrides`.
     """
-    from pmvar.calibration.calibrate import MissingVols, calibrate, estimate
+    from pmvar.calibration.calibrate import SAMPLED, MissingVols, calibrate, estimate
     from pmvar.calibration.lookback import with_lookback
     from pmvar.calibration.panel import moves
     from pmvar.cli.run import keep_compiled
@@ -57,11 +62,15 @@ def calibrate_history(
     period = None if stressed is None else _period(stressed)
     panel, source, _ = read_factors(history, vols, assets)
     last = _last_day(panel, as_of)
+    if model in SAMPLED:
+        if report or stressed:
+            raise UsageError(f"--report and --stressed are not for {model}, whose variance has a law of its own")
+        return _variances(moves(_within(panel, last, window)), source, out, model, seed, overrides, log_json)
     missing = MissingVols.ASSUME if assume_vols else MissingVols.OMIT
     made = calibrate(estimate(moves(_within(panel, last, window)), model=model), model=model, missing_vols=missing)
     looking_back, found = with_lookback(made.specification, moves(_within(panel, last, None)), period=period)
     made = replace(made, specification=looking_back, notes=(*made.notes, *_looked_back(found, made.estimates.factors)))
-    sampled = None if posterior_seed is None else _sampled(made, posterior_seed, overrides, log_json)
+    sampled = _sampled(made, seed, overrides, log_json) if bayes else None
     if report is not None:
         from pmvar.report.calibration_report import render
 
@@ -83,6 +92,51 @@ def calibrate_history(
         temporary.write_text(text, encoding="utf-8")
     said = f"{_table(made)}\n{out}: model {model} of {len(made.specification.factors)} factors"
     return said if report is None else f"{said}\nreport: {report}"
+
+
+def _variances(
+    moves: Moves, source: dict[str, str], out: Path, model: str, seed: int, overrides: Sequence[str], log_json: bool
+) -> str:
+    """Sample the variance of each price, and write the model; returns what to print."""
+    from pmvar.calibration.variance_model import calibrate_variances
+    from pmvar.calibration.variance_posterior import SAMPLER
+    from pmvar.cli.progress import progress
+    from pmvar.io.atomic import whole_file
+    from pmvar.io.model_file import model_json
+
+    with progress(log_json=log_json) as advance:
+        made = calibrate_variances(
+            moves, model=model, seed=seed, sampler=SAMPLER, progress=lambda done, all_: advance("posterior", done, all_)
+        )
+    judged = made.gates.overridden(overrides)
+    judged.require()
+    text = model_json(made.specification, source=source, extra=judged.document())
+    with whole_file(out) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    gates = "\n".join(g.message for g in judged.gates)
+    return f"{_variance_table(made)}\n{gates}\n{out}: model {model} of {len(made.specification.factors)} factors"
+
+
+def _variance_table(made: VarianceCalibration) -> str:
+    """Each asset's parameters, a year, and notes."""
+    s = made.specification
+    jumps = s.parameters.get("jumps")
+    lines = [f"{'asset':<12}{'σ today':>9}{'σ of θ':>9}{'κ':>8}{'ξ':>8}{'ρ':>8}"]
+    if jumps is not None:
+        lines[0] += f"{'μ_s':>9}{'σ_s':>9}{'μ_v':>9}{'ρ_J':>9}"
+    for i, (asset, row) in enumerate(list(s.parameters["variance"].items())[:SHOWN]):
+        rho = s.correlation[i, i + len(s.factors) // 2]
+        line = f"{asset:<12}{row['initial'] ** 0.5:>9.1%}{row['theta'] ** 0.5:>9.1%}{row['kappa']:>8.1f}"
+        line += f"{row['vol_of_variance']:>8.2f}{rho:>8.2f}"
+        if jumps is not None:
+            own = jumps["by_underlying"][asset]
+            line += f"{own['mean']:>9.2%}{own['deviation']:>9.2%}{own['variance_mean']:>9.3f}{own['correlation']:>9.3f}"
+        lines.append(line)
+    if len(made.posteriors) > SHOWN:
+        lines.append(f"… and {len(made.posteriors) - SHOWN} more")
+    if jumps is not None:
+        lines.append(f"jumps of all at once: {jumps['intensity']:.1f} a year")
+    return "\n".join([*lines, *_notes(made.dependence, made.notes, s)])
 
 
 def _sampled(made: Calibration, seed: int, overrides: Sequence[str], log_json: bool) -> Sampled:
@@ -193,12 +247,16 @@ def _table(made: Calibration) -> str:
         lines.append(line)
     if len(s.factors) > SHOWN:
         lines.append(f"… and {len(s.factors) - SHOWN} more")
-    d = e.dependence
-    lines.append(
+    return "\n".join([*lines, *_notes(e.dependence, made.notes, s)])
+
+
+def _notes(d: Dependence, notes: Sequence[str], s: ModelSpecification) -> list[str]:
+    """How factors depend, what was noticed, and what is left out."""
+    lines = [
         f"rank correlation: mean {d.target:.2f}, shrunk towards it by {d.intensity:.1%}, repaired by {d.distance:.1g}"
-    )
-    said = [*made.notes, *(f"{x['name']} is left out: {x['reason']}" for x in made.specification.excluded)]
+    ]
+    said = [*notes, *(f"{x['name']} is left out: {x['reason']}" for x in s.excluded)]
     lines += [f"note: {n}" for n in said[:SHOWN]]
     if len(said) > SHOWN:
         lines.append(f"… and {len(said) - SHOWN} more notes")
-    return "\n".join(lines)
+    return lines
