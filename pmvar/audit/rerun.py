@@ -71,6 +71,17 @@ def recorded(path: str | Path, *, book: str | Path | None = None) -> Recorded:
     return Recorded(run, found)
 
 
+def profit_again(
+    portfolio: Portfolio, market: MarketSnapshot, model: ModelSpecification, settings: Mapping[str, Any]
+) -> ProfitAndLoss:
+    """The P&L of `portfolio` under the scenarios that the effective `settings` of a manifest ask for."""
+    scenarios = simulate(
+        model, market, seed=settings["seed"], n_scenarios=settings["n_scenarios"], horizon=settings["horizon"],
+        drift=Drift(settings["drift"]), sampling=Sampling(settings["sampling"]),
+    )  # fmt: skip
+    return reprice(portfolio, market, scenarios, precision=Precision(settings["precision"]))
+
+
 def margins_again(
     portfolio: Portfolio,
     market: MarketSnapshot,
@@ -88,19 +99,11 @@ def margins_again(
     `stress`, where given, is the book's list; the decorrelation stress is made with it. Raises what `simulate`,
     `reprice` and `margin_report` raise.
     """
-
-    def profit(of: ModelSpecification) -> ProfitAndLoss:
-        scenarios = simulate(
-            of, market, seed=settings["seed"], n_scenarios=settings["n_scenarios"], horizon=settings["horizon"],
-            drift=Drift(settings["drift"]), sampling=Sampling(settings["sampling"]),
-        )  # fmt: skip
-        return reprice(portfolio, market, scenarios, precision=Precision(settings["precision"]))
-
     share = settings.get("decorrelation", 0.0) if stress is not None else 0.0
     return margin_report(
-        profit(model), portfolio, rules,
+        profit_again(portfolio, market, model, settings), portfolio, rules,
         stress=None if stress is None else stress_scenarios(stress, model, market),
-        decorrelated=profit(model.decorrelated(share)) if share else None,
+        decorrelated=profit_again(portfolio, market, model.decorrelated(share), settings) if share else None,
         last_good=settings.get("last_good", {}), greeks=greeks, memory_bytes=memory_bytes, progress=progress,
     )  # fmt: skip
 
