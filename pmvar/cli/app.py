@@ -395,6 +395,25 @@ def reproduce(
     typer.echo(str(found))
 
 
+@app.command()
+def diff(
+    before: Annotated[Path, typer.Argument(metavar="RUN1", help="The earlier run.")],
+    after: Annotated[Path, typer.Argument(metavar="RUN2", help="The later run.")],
+    account: Annotated[str | None, typer.Option(metavar="ACCOUNT", help="One account, step by step.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", metavar="DIFF", help="Folder to publish the table in.")] = None,
+    book1: Annotated[Path | None, typer.Option(metavar="BOOK", help="Book of RUN1, if it lies elsewhere now.")] = None,
+    book2: Annotated[Path | None, typer.Option(metavar="BOOK", help="Book of RUN2, if it lies elsewhere now.")] = None,
+    log_json: Annotated[bool, typer.Option("--log-json", help="Progress as JSON lines on standard error.")] = False,
+) -> None:
+    """What changed each account's margin from one run to the next: positions, market, model, time, in this order."""
+    from pmvar.cli.diff import diff_runs
+
+    text = diff_runs(
+        before, after, before_book=book1, after_book=book2, account=account, out=out, log_json=log_json
+    )  # fmt: skip
+    typer.echo(text)
+
+
 def _print_summary(summary: ImportSummary, *, then: str = "") -> None:
     counts = ", ".join(f"{n:,} {name}" for name, n in summary.counts.items())
     typer.echo(f"{summary.path}: {counts}")

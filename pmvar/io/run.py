@@ -39,9 +39,11 @@ ACCOUNT_COUNT = "account-count"
 TEXT = {
     "account_id", "status", "reason", "instrument_id", "underlying", "of", "factor", "other_factor", "greek",
     "parameter", "method", "source", "verdict", "driver", "notes", "group", "name", "label", "strategy",
-    "model", "other", "account_class", "rejected_classes", "rejected_by", "zone", "day",
+    "model", "other", "account_class", "rejected_classes", "rejected_by", "zone", "day", "measure", "state",
 }  # fmt: skip
-"""Columns of text in every table; `scenario` is a name in `stress` and a number elsewhere."""
+"""Columns of text, but for `EXCEPT`."""
+EXCEPT = {("stress", "scenario"): True, ("differences", "model"): False}
+"""Table and column -> whether it is text: there a name, elsewhere a number, and the other way round."""
 PACKAGES = ("jax", "jaxlib", "numpy", "scipy", "pyarrow", "pmvar")
 _ROOT = Path(__file__).resolve().parents[1]
 
@@ -56,7 +58,7 @@ class Run:
 
 
 def _is_text(table: str, column: str) -> bool:
-    return column in TEXT or (table, column) == ("stress", "scenario")
+    return EXCEPT.get((table, column), column in TEXT)
 
 
 def table_schema(name: str, columns: tuple[str, ...]) -> pa.Schema:
