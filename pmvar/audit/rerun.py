@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +68,9 @@ def recorded(path: str | Path, *, book: str | Path | None = None) -> Recorded:
     found = load_book(place, overrides={**overrides, "scenarios": settings["n_scenarios"]})
     if more := sorted(set(found.input_hashes) - set(inputs)):
         raise AuditError(f"{place / more[0]} is not among the files that {folder} was made from")
-    return Recorded(run, found)
+    # What the gates of the run set aside is no part of the book.
+    set_aside = {**found.market.quarantined, **settings.get("quarantined", {})}
+    return Recorded(run, replace(found, market=replace(found.market, quarantined=set_aside)))
 
 
 def profit_again(

@@ -160,6 +160,9 @@ def run(
     ] = None,
     table_format: Annotated[TableFormat, typer.Option("--format", help="Format of the tables.")] = TableFormat.PARQUET,
     acknowledge: Annotated[list[str] | None, typer.Option(help="Gate to pass, such as account-count.")] = None,
+    production: Annotated[
+        bool, typer.Option("--production", help="Refuse what is dirty, unpinned, assumed or stale; exit code 4.")
+    ] = False,
     memory: Annotated[
         str | None, typer.Option(help="What each process may use, such as 8GiB; default half of the machine's.")
     ] = None,
@@ -172,35 +175,42 @@ def run(
         False
     ),
     log_json: Annotated[bool, typer.Option("--log-json", help="Progress as JSON lines on standard error.")] = False,
+    metrics_file: Annotated[
+        Path | None, typer.Option("--metrics", metavar="FILE.prom", help="How the run went, for Prometheus.")
+    ] = None,
 ) -> None:
     """Margin every account of a book: tables, manifest.json and report.html in RUN. Options override book.toml."""
+    from pmvar.cli.metrics import metrics
     from pmvar.cli.run import run_book, size_in_bytes
 
     overrides = {
         "scenarios": paths, "level": level, "horizon": horizon, "seed": seed,
         "sampling": sampling, "netting": netting, "precision": precision, "decorrelation": decorrelation,
     }  # fmt: skip
-    summary, code = run_book(
-        book,
-        out,
-        overrides={
-            key: value if value is None or isinstance(value, int | float) else str(value)
-            for key, value in overrides.items()
-        },
-        preset=preset,
-        components=components,
-        greeks=greeks,
-        table_format=str(table_format),
-        acknowledged=acknowledge or [],
-        memory_bytes=None if memory is None else size_in_bytes(memory),
-        executor=executor,
-        workers=workers,
-        resume=resume,
-        dry_run=dry_run,
-        log_json=log_json,
-    )
+    with metrics(None if dry_run else metrics_file, out, log_json=log_json) as figures:
+        summary, figures.exit_code = run_book(
+            book,
+            out,
+            overrides={
+                key: value if value is None or isinstance(value, int | float) else str(value)
+                for key, value in overrides.items()
+            },
+            preset=preset,
+            components=components,
+            greeks=greeks,
+            table_format=str(table_format),
+            acknowledged=acknowledge or [],
+            production=production,
+            memory_bytes=None if memory is None else size_in_bytes(memory),
+            executor=executor,
+            workers=workers,
+            resume=resume,
+            dry_run=dry_run,
+            log_json=log_json,
+            figures=figures,
+        )
     typer.echo(summary)
-    raise typer.Exit(code)
+    raise typer.Exit(figures.exit_code)
 
 
 @app.command()
