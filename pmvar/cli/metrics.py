@@ -5,14 +5,14 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from pmvar.cli.progress import Advance, say
 from pmvar.errors import PmvarError, UsageError
 from pmvar.risk.result import Columns
 
-Sample = tuple[Mapping[str, str], float]
+Sample = tuple[Mapping[str, str], float | int]
 """Labels and value."""
 
 
@@ -42,7 +42,7 @@ class Metrics:
 
     def text(self, out: Path) -> str:
         """All that is known once the run has ended; what stands at `out` is told of whoever put it there."""
-        from pmvar.io.run import MANIFEST, read_manifest
+        from pmvar.io.run import read_manifest
         from pmvar.io.times import parse_time
         from pmvar.types import Status
 
@@ -63,7 +63,8 @@ class Metrics:
             counts = [({"status": str(s)}, int((status == s).sum())) for s in Status]
             families.append(("run_accounts", "Accounts of the last run by status.", counts))
             families.append(("run_initial_margin", "Sum over its accounts.", [({"currency": self.currency}, total)]))
-        if (out / MANIFEST).is_file():
+        # What is wrong with a run that is there, or that there is none, is in the exit code.
+        with suppress(PmvarError):
             manifest = read_manifest(out)
             created, as_of = parse_time(manifest["created"]), parse_time(manifest["settings"]["as_of"])
             families += [
