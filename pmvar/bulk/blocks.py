@@ -11,7 +11,7 @@ from jaxtyping import Int
 
 from pmvar.bulk.journal import Log
 from pmvar.engine import Priced, Progress, account_tables, quiet
-from pmvar.errors import PmvarError, ResourceError
+from pmvar.errors import PmvarError, ResourceError, exhausted
 from pmvar.io.run import arrow_table
 from pmvar.risk.result import TABLES, Columns
 from pmvar.types import Detail
@@ -101,11 +101,6 @@ def _result(tables: Mapping[str, Columns], withheld: Mapping[str, str]) -> Resul
 
 def _words(error: Exception) -> str:
     return f"{type(error).__name__}: {error}".split("\n")[0][:200]
-
-
-def exhausted(error: Exception) -> bool:
-    """Whether memory ran out, the device's or the host's."""
-    return isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error)
 
 
 def _joined(parts: list[dict[str, Columns]]) -> dict[str, Columns]:
