@@ -90,8 +90,12 @@ def price_all(
     detail: Detail = Detail.GREEKS,
     memory_bytes: float | None = None,
     progress: Progress = quiet,
+    log: Callable[[str], None] = lambda text: None,
 ) -> Priced:
-    """All that `account_tables` needs, computed once; arguments and errors are those of `margin_report`."""
+    """All that `account_tables` needs, computed once; arguments and errors are those of `margin_report`.
+
+    `log` is told where a device's memory made it go in smaller steps.
+    """
     scenarios = pnl.scenarios
     if scenarios.n_scenarios * (1 - rules.level) < LEAST_TAIL:
         least = int(np.ceil(LEAST_TAIL / (1 - rules.level)))
@@ -105,11 +109,12 @@ def price_all(
     withheld = _withheld(portfolio, pnl)
     value, sensitivities = _values(portfolio, pnl)
     memory = (memory_bytes or half_of_memory()) / (1 if decorrelated is None else 2)
-    store = TileStore(pnl, memory_bytes=memory, advance=counter(progress, "revaluation", scenarios.n_tiles))
+    advance = counter(progress, "revaluation", scenarios.n_tiles)
+    store = TileStore(pnl, memory_bytes=memory, advance=advance, log=log)
     less = None
     if decorrelated is not None:
         advance = counter(progress, "decorrelation", decorrelated.scenarios.n_tiles)
-        less = TileStore(decorrelated, memory_bytes=memory, advance=advance)
+        less = TileStore(decorrelated, memory_bytes=memory, advance=advance, log=log)
     return Priced(
         pnl,
         portfolio,
@@ -120,7 +125,7 @@ def price_all(
         sensitivities,
         each_alone(store, portfolio.quantity[_live(portfolio, withheld)], rules),
         entries,
-        _stress_profit(portfolio, pnl, stress),
+        _stress_profit(portfolio, pnl, stress, log),
         market_factors(portfolio.instruments, pnl) if detail is Detail.GREEKS else (),
         withheld,
         last_good or {},
@@ -315,14 +320,13 @@ def _live(portfolio: Portfolio, withheld: Mapping[str, str]) -> Int[np.ndarray, 
 
 
 def _stress_profit(
-    portfolio: Portfolio, pnl: ProfitAndLoss, stress: ScenarioSet | None
+    portfolio: Portfolio, pnl: ProfitAndLoss, stress: ScenarioSet | None, log: Callable[[str], None]
 ) -> Float[np.ndarray, "instrument entry"]:
     """Profit of one contract of each instrument under the stress list, through the same revaluation."""
     if stress is None or stress.n_scenarios == 0:
         return np.zeros((len(portfolio.instruments), 0))
     shocked = reprice(portfolio, pnl.market, stress, precision=pnl.precision)
-    tiles = [np.asarray(tile, dtype=np.float64)[shocked.row] for tile in shocked]
-    return np.concatenate(tiles, axis=1)[:, : stress.n_scenarios]
+    return TileStore(shocked, memory_bytes=np.inf, log=log).rows(shocked.row).astype(np.float64)
 
 
 def _measures(blocks: Sequence[AccountBlock], store: TileStore, rules: MarginRules, portfolio: Portfolio) -> np.ndarray:

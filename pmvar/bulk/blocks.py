@@ -80,12 +80,18 @@ class Blocks:
                 self._log(f"{said}: attempt {attempt} of {attempts} failed: {_words(error)}")
         assert failure is not None
         short = exhausted(failure)
+        if short and self._release():
+            self._log(f"{said}: out of memory; from now on no P&L stays on the device")
+            failure = None
+            return self._some(rows, attempts, withheld, progress)
         if len(rows) > 1:
             half = -(-len(rows) // 2)
             if short:
                 self._most = min(self._most, half)
                 self._log(f"{said}: out of memory; from now on {self._most} accounts at once")
             again = attempts if short else 1
+            # Its traceback holds what the attempt had put on the device.
+            failure = None
             return _joined([self._some(part, again, withheld, progress) for part in (rows[:half], rows[half:])])
         if short:
             raise ResourceError(f"account {names[0]} alone does not fit into memory: {_words(failure)}") from failure
@@ -93,6 +99,11 @@ class Blocks:
         if len(withheld) > MOST_WITHHELD:
             raise failure
         return account_tables(self._priced, rows, detail=self._detail, withheld=withheld, progress=progress)
+
+    def _release(self) -> bool:
+        """Whether the device kept P&L that it need not."""
+        stores = [s for s in (self._priced.store, self._priced.decorrelated) if s is not None]
+        return any([store.release() for store in stores])
 
 
 def _result(tables: Mapping[str, Columns], withheld: Mapping[str, str]) -> Result:

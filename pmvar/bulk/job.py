@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from pmvar.bulk.journal import Log
 from pmvar.bulk.plan import Plan
 from pmvar.engine import Priced, Progress, price_all, quiet
 from pmvar.io.book import Book
@@ -28,15 +29,15 @@ class Job:
     detail: Detail
     last_good: Mapping[str, float]
 
-    def price(self, *, progress: Progress = quiet) -> Priced:
-        """Every instrument under every scenario."""
+    def price(self, *, progress: Progress = quiet, log: Log = lambda text: None) -> Priced:
+        """Every instrument under every scenario; `log` is told where memory made it go in smaller steps."""
         book, share = self.book, self.book.settings.decorrelation
         return price_all(
             _profit(book, book.model), book.portfolio, book.rules,
             stress=stress_scenarios(book.stress, book.model, book.market),
             decorrelated=_profit(book, book.model.decorrelated(share)) if share else None,
             last_good=self.last_good, detail=self.detail, progress=progress,
-            memory_bytes=np.inf if self.plan.in_memory else 1.0,
+            memory_bytes=np.inf if self.plan.in_memory else 1.0, log=log,
         )  # fmt: skip
 
 
