@@ -1,4 +1,4 @@
-"""Kill −9 at random moments: does a run that is resumed, however often, publish the bytes of one that nothing disturbed?
+"""Kill −9 at random moments: does a run that is resumed, however often, publish the bytes of an undisturbed one?
 
 A book of 30 accounts is margined in blocks of one account each, in a process that is killed at a moment drawn uniformly
 over the length of a run, its start included; the next one resumes, and may be killed in turn. One attempt in four is
