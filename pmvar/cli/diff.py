@@ -52,7 +52,7 @@ def _summary(found: DifferenceReport) -> str:
         f"accounts: {said}",
         *(f"note: {note}" for note in found.notes),
     ]
-    cells = [("account", "before", *steps, "after")]
+    cells: list[tuple[str, ...]] = [("account", "before", *steps, "after")]
     for name, row in (("all", total(table)), *((_name(row), row) for row in rows)):
         cells.append((name, f"{row['before']:,.2f}", *(f"{row[s]:+,.2f}" for s in steps), f"{row['after']:,.2f}"))
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
@@ -77,7 +77,7 @@ def _account(found: DifferenceReport, account: str) -> str:
     rows = np.flatnonzero(table["account_id"] == account)
     if not len(rows):
         raise unknown_account(account, list(dict.fromkeys(table["account_id"].tolist())))
-    lines = [f"{account}: {table['state'][rows[0]].lower()}, in {found.settings['base_currency']}",
+    lines = [f"{account}: {str(table['state'][rows[0]]).lower()}, in {found.settings['base_currency']}",
              f"{'':<10}" + "".join(f"{m.replace('_', ' '):>22}" for m in MEASURES)]  # fmt: skip
     for name in ("before", *Step, "after"):
         sign = "" if name in ("before", "after") else "+"

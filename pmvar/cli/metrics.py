@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -48,7 +48,7 @@ class Metrics:
 
         now, seconds = time.time(), time.monotonic() - self._start
         stages = {**self._seconds, "other": self._seconds["other"] + time.monotonic() - self._last}
-        families: list[tuple[str, str, list[Sample]]] = [
+        families: list[tuple[str, str, Sequence[Sample]]] = [
             ("run_exit_code", "How the last run ended, 0 is complete.", [({}, self.exit_code)]),
             ("run_start_timestamp_seconds", "When the last run began.", [({}, self.began)]),
             ("run_end_timestamp_seconds", "When the last run ended.", [({}, now)]),
@@ -74,7 +74,7 @@ class Metrics:
         return "".join(_family(f"pmvar_{name}", words, samples, str(out)) for name, words, samples in families)
 
 
-def _family(name: str, words: str, samples: list[Sample], run: str) -> str:
+def _family(name: str, words: str, samples: Sequence[Sample], run: str) -> str:
     lines = [f"# HELP {name} {words}", f"# TYPE {name} gauge"]
     for labels, value in samples:
         inside = ",".join(f'{key}="{_escaped(text)}"' for key, text in {"run": run, **labels}.items())

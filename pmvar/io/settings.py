@@ -238,5 +238,5 @@ def read_head(content: bytes, *, overrides: Mapping[str, Any], problems: Problem
     limits = {key: found[key] for key in SECTIONS["limits"] if key in found}
     notes = top.get("notes", ())
     settings, margin = RunSettings(**run), MarginRules(**rules)
-    overrides = top.get("overrides", ())
-    return BookHead(top["as_of"], top["base_currency"], settings, margin, limits, notes, overrides)
+    taken = top.get("overrides", ())
+    return BookHead(top["as_of"], top["base_currency"], settings, margin, limits, notes, taken)
