@@ -107,9 +107,10 @@ def price_all(
     detail: Detail = Detail.GREEKS,
     memory_bytes: float | None = None,
     progress: Progress = quiet,
+    log: Callable[[str], None] = lambda text: None,
 ) -> Priced:
     """All that `account_tables` needs, computed once; arguments and errors are those of `margin_report`. `beside` is
-    P&L under other models, by name."""
+    P&L under other models, by name; `log` is told where a device's memory made it go in smaller steps."""
     scenarios = pnl.scenarios
     if scenarios.n_scenarios * rules.least_tail < LEAST_TAIL:
         least = int(np.ceil(LEAST_TAIL / rules.least_tail))
@@ -130,7 +131,8 @@ def price_all(
     memory = (memory_bytes or half_of_memory()) / (1 + len(others) + len(protective))
 
     def store_of(world: ProfitAndLoss, stage: str) -> TileStore:
-        return TileStore(world, memory_bytes=memory, advance=counter(progress, stage, world.scenarios.n_tiles))
+        advance = counter(progress, stage, world.scenarios.n_tiles)
+        return TileStore(world, memory_bytes=memory, advance=advance, log=log)
 
     return Priced(
         pnl,
@@ -144,7 +146,7 @@ def price_all(
         _close_out(portfolio, pnl, sensitivities) if rules.liquidity is Liquidity.CHARGE else None,
         each_alone(store, portfolio.quantity[_live(portfolio, withheld)], rules),
         entries,
-        _stress_profit(portfolio, pnl, stress),
+        _stress_profit(portfolio, pnl, stress, log),
         market_factors(portfolio.instruments, pnl) if detail is Detail.GREEKS else (),
         withheld,
         last_good or {},
@@ -365,14 +367,13 @@ def _live(portfolio: Portfolio, withheld: Mapping[str, str]) -> Int[np.ndarray, 
 
 
 def _stress_profit(
-    portfolio: Portfolio, pnl: ProfitAndLoss, stress: ScenarioSet | None
+    portfolio: Portfolio, pnl: ProfitAndLoss, stress: ScenarioSet | None, log: Callable[[str], None]
 ) -> Float[np.ndarray, "instrument entry"]:
     """Profit of one contract of each instrument under the stress list, through the same revaluation."""
     if stress is None or stress.n_scenarios == 0:
         return np.zeros((len(portfolio.instruments), 0))
     shocked = reprice(portfolio, pnl.market, stress, precision=pnl.precision)
-    tiles = [np.asarray(tile, dtype=np.float64)[shocked.row] for tile in shocked]
-    return np.concatenate(tiles, axis=1)[:, : stress.n_scenarios]
+    return TileStore(shocked, memory_bytes=np.inf, log=log).rows(shocked.row).astype(np.float64)
 
 
 def _close_out(portfolio: Portfolio, pnl: ProfitAndLoss, sensitivities: Sequence[Sensitivity]) -> CloseOut:

@@ -90,3 +90,8 @@ class Stopped(PmvarError):
     """Asked to stop from outside; what was finished is kept."""
 
     exit_code = 143
+
+
+def exhausted(error: BaseException) -> bool:
+    """Whether memory ran out, the device's or the host's."""
+    return isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error)

@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 
@@ -31,6 +32,7 @@ from pmvar.io import atomic
 from pmvar.io.book import Book, load_book
 from pmvar.io.run import _columns, read_run
 from pmvar.types import Detail
+from pmvar.valuation.reprice import ProfitAndLoss
 from tests.books import published_content as content
 from tests.books import small_book
 
@@ -361,6 +363,68 @@ def test_out_of_memory_halves_the_block(
     most = 0
     with pytest.raises(ResourceError, match="alone does not fit"):
         run(request(book, tmp_path / "other"))
+
+
+FULL = jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory while trying to allocate 1073741824 bytes.")
+"""As a device says it."""
+
+
+def test_pricing_beyond_the_device_is_halved(
+    book: Book, whole: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A tile that the device does not hold is priced in halves, block by block of instruments in the end: same bytes,
+    and said once for each halving; not even one block: exit code 6, and the run can be resumed."""
+    part, most, said, sizes = ProfitAndLoss.part, 1, [], []
+
+    def full(*_: Any) -> Any:
+        raise FULL
+
+    def short_of_memory(pnl: ProfitAndLoss, index: int, blocks: range) -> Any:
+        sizes.append(len(blocks))
+        return part(pnl, index, blocks) if len(blocks) <= most else full()
+
+    monkeypatch.setattr(ProfitAndLoss, "_tile", full)
+    monkeypatch.setattr(ProfitAndLoss, "part", short_of_memory)
+    run(request(book, tmp_path / "run"), log=said.append)
+    assert content(tmp_path / "run") == whole
+    halvings = [text for text in said if "out of memory while pricing" in text]
+    assert len(halvings) >= 2 and "256 instruments at once" in halvings[-1] and set(sizes) >= {1, 2}
+    most = 0
+    with pytest.raises(ResourceError, match="does not hold one block") as refused:
+        run(request(book, tmp_path / "other"))
+    assert refused.value.exit_code == 6 and work_folder(tmp_path / "other").exists()
+    monkeypatch.undo()
+    run(request(book, tmp_path / "other"))
+    assert content(tmp_path / "other") == whole
+
+
+@pytest.mark.parametrize("when", ["kept", "used"])
+def test_a_device_that_cannot_keep_the_tiles(
+    book: Book, whole: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    """Tiles that do not fit together, or that leave no room to add positions up, are sent one at a time: same bytes."""
+    # As if it were no CPU, on which a tile is read where it lies.
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    put, own, said, sent = jax.device_put, blocks_module.account_tables, [], []
+
+    def device_put(x: Any, *arguments: Any, **options: Any) -> Any:
+        sent.append(np.shape(x))
+        if when == "kept" and len(sent) == 1:
+            raise FULL
+        return put(x, *arguments, **options)
+
+    def account_tables(priced: Any, rows: np.ndarray, **options: Any) -> Any:
+        found = own(priced, rows, **options)
+        if when == "used" and "_on_device" in vars(priced.store):
+            raise FULL
+        return found
+
+    monkeypatch.setattr(jax, "device_put", device_put)
+    monkeypatch.setattr(blocks_module, "account_tables", account_tables)
+    run(request(book, tmp_path / "run"), log=said.append)
+    assert content(tmp_path / "run") == whole
+    assert any("no P&L stays on the device" in text for text in said) == (when == "used")
+    assert not any("accounts at once" in text for text in said), "accounts are not to blame"
 
 
 def test_a_poisoned_account_is_withheld(

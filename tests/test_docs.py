@@ -9,6 +9,7 @@ import pytest
 from typer.main import get_command
 
 from pmvar import errors
+from pmvar.audit import difference
 from pmvar.backtest import evaluate
 from pmvar.calibration import assumed
 from pmvar.cli.app import app
@@ -145,7 +146,8 @@ def test_format_names_every_table_column_and_key():
             assert f"`{column.name}`" in FORMAT, f"{schema.name}.{column.name}"
             for choice in (*column.choices, *column.unsupported):
                 assert f"`{choice}`" in FORMAT, f"{schema.name}.{column.name}: {choice}"
-    for table, columns in {**TABLES, **comparison.TABLES, **comparison.COVERAGE_TABLES, **evaluate.TABLES}.items():
+    tables = {**TABLES, **comparison.TABLES, **comparison.COVERAGE_TABLES, **evaluate.TABLES, **difference.TABLES}
+    for table, columns in tables.items():
         assert f"**{table}**" in FORMAT
         for column in columns:
             assert f"`{column}`" in FORMAT, f"{table}.{column}"

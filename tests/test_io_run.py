@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pmvar.errors import AuditError, NumericsError, QualityGate, ResourceError, UsageError
+from pmvar.errors import AuditError, NumericsError, ResourceError, UsageError
 from pmvar.io import run as run_module
-from pmvar.io.run import account_count_gate, check_writable, read_manifest, read_run, write_run
+from pmvar.io.run import check_writable, read_manifest, read_run, write_run
 from pmvar.risk.result import TABLES, MarginResult
 
 INPUTS = {"book.toml": "ab" * 32, "model.json": "cd" * 32}
@@ -190,14 +190,3 @@ def test_a_foreign_table_or_an_edited_manifest_does_not_verify(tmp_path: Path) -
         read_run(run)
     with pytest.raises(UsageError, match="is not a run"):
         read_run(tmp_path)
-
-
-def test_a_jump_in_the_number_of_accounts_needs_an_acknowledgement(tmp_path: Path) -> None:
-    account_count_gate(tmp_path / "run", 5)
-    write(tmp_path / "run", small_result(10))
-    for n in (8, 10, 12):
-        account_count_gate(tmp_path / "run", n)
-    for n in (7, 13):
-        with pytest.raises(QualityGate, match=rf"{n} accounts now, 10 in .*--acknowledge account-count"):
-            account_count_gate(tmp_path / "run", n)
-        account_count_gate(tmp_path / "run", n, acknowledged={"account-count"})

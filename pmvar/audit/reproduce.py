@@ -9,11 +9,13 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from pmvar.audit.rerun import TOLERANCE, Recorded, environment_of, gross_notional, margins_again, recorded
-from pmvar.engine import Progress, quiet
+from pmvar.audit.rerun import TOLERANCE, Recorded, environment_of, gross_notional, priced_again, recorded
+from pmvar.engine import Progress, account_tables, quiet
 from pmvar.errors import AuditError
 from pmvar.io.run import machine
 from pmvar.risk.result import Columns
+from pmvar.risk.tables import shock_table
+from pmvar.types import Detail
 
 ACROSS = ("margins", "components", "stress")
 """Tables that are compared where the environment differs: the others are derivatives or single scenarios."""
@@ -58,12 +60,13 @@ def reproduce(
     then, now = environment_of(published.run.manifest), environment_of(machine(jax.devices()[0].device_kind))
     differs = {k: (then.get(k, ""), now.get(k, "")) for k in sorted(then | now) if then.get(k, "") != now.get(k, "")}
     tables = published.run.tables
-    again = margins_again(
-        published.book.portfolio, published.book.market, published.book.model, published.book.rules,
-        published.settings,
-        stress=published.book.stress, charged=published.charged, greeks=len(tables["greeks"]["value"]) > 0,
-        memory_bytes=memory_bytes, progress=progress,
-    ).tables  # fmt: skip
+    own, detail = published.book, Detail.GREEKS if len(tables["greeks"]["value"]) else Detail.COMPONENTS
+    priced = priced_again(
+        own.portfolio, own.market, own.model, own.rules, published.settings,
+        stress=own.stress, charged=published.charged, detail=detail, memory_bytes=memory_bytes, progress=progress,
+    )  # fmt: skip
+    again = account_tables(priced, detail=detail, progress=progress)
+    again["shocks"] = shock_table(again["worst"]["scenario"].astype(np.int64), priced.pnl.scenarios)
     compared = tuple(
         name
         for name, columns in tables.items()

@@ -4,25 +4,26 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
-from pmvar.engine import Charged, Progress, margin_report, protecting, quiet
+from pmvar.engine import Charged, Priced, Progress, model_stresses, price_all, protecting, quiet
 from pmvar.errors import AuditError, UsageError
 from pmvar.io.book import Book, load_book
 from pmvar.io.run import MANIFEST, Run, hash_file, read_run
+from pmvar.io.tables import ROWS
 from pmvar.market.snapshot import MarketSnapshot
 from pmvar.methods.standard import unit_requirements
 from pmvar.models.specification import ModelSpecification
 from pmvar.portfolio import Portfolio
-from pmvar.report.margin_report import MarginReport
 from pmvar.risk.rules import MarginRules
 from pmvar.scenarios import simulate, stress_scenarios
-from pmvar.types import Drift, Parameters, Precision, Sampling
+from pmvar.types import Detail, Drift, Parameters, Precision, Sampling
 from pmvar.valuation import reprice
 from pmvar.valuation.reprice import ProfitAndLoss
 
@@ -71,6 +72,8 @@ def recorded(path: str | Path, *, book: str | Path | None = None) -> Recorded:
     place = Path(book) if book is not None else Path(os.path.normpath(folder.resolve() / manifest["book"]))
     inputs: Mapping[str, str] = manifest["hashes"]["inputs"]
     for name, digest in inputs.items():
+        if name.endswith(ROWS):
+            continue
         if not (place / name).is_file():
             raise AuditError(f"{place / name} is missing: {folder} was made from it. Name the book with --book")
         if hash_file(place / name) != digest:
@@ -80,46 +83,58 @@ def recorded(path: str | Path, *, book: str | Path | None = None) -> Recorded:
     found = load_book(place, overrides={**overrides, "scenarios": settings["n_scenarios"]})
     if more := sorted(set(found.input_hashes) - set(inputs)):
         raise AuditError(f"{place / more[0]} is not among the files that {folder} was made from")
-    return Recorded(run, found)
+    for name, digest in found.input_hashes.items():
+        if digest != inputs[name]:
+            raise AuditError(f"{place / name} are not those that {folder} was made from: their hash differs")
+    # What the gates of the run set aside is no part of the book.
+    set_aside = {**found.market.quarantined, **settings.get("quarantined", {})}
+    return Recorded(run, replace(found, market=replace(found.market, quarantined=set_aside)))
 
 
-def margins_again(
+def profit_again(
+    portfolio: Portfolio,
+    market: MarketSnapshot,
+    model: ModelSpecification,
+    settings: Mapping[str, Any],
+    parameters: Parameters | None = None,
+) -> ProfitAndLoss:
+    """The P&L of `portfolio` under the scenarios that the effective `settings` of a manifest ask for; `parameters`,
+    where given, stand in for theirs."""
+    own = Parameters(settings.get("parameters", Parameters.PREDICTIVE))
+    scenarios = simulate(
+        model, market, seed=settings["seed"], n_scenarios=settings["n_scenarios"], horizon=settings["horizon"],
+        drift=Drift(settings["drift"]), sampling=Sampling(settings["sampling"]), parameters=parameters or own,
+    )  # fmt: skip
+    return reprice(portfolio, market, scenarios, precision=Precision(settings["precision"]))
+
+
+def priced_again(
     portfolio: Portfolio,
     market: MarketSnapshot,
     model: ModelSpecification,
     rules: MarginRules,
     settings: Mapping[str, Any],
     *,
-    stress: Mapping[str, Mapping[str, float]] | None = None,
-    charged: Charged | None = None,
-    greeks: bool = False,
+    stress: Mapping[str, Mapping[str, float]],
+    charged: Charged,
+    detail: Detail,
     memory_bytes: float | None = None,
     progress: Progress = quiet,
-) -> MarginReport:
-    """The margins of `portfolio` under the effective `settings` of a manifest, by the engine's one path.
+) -> Priced:
+    """What the margins of `portfolio` need under the effective `settings` of a manifest, by the engine's one path.
 
-    `stress`, where given, is the book's list; the stresses of the model are made with it. `charged` is that of
-    `Recorded`. Raises what `simulate`, `reprice` and `margin_report` raise.
+    `stress` is the book's list, `charged` that of `Recorded`. Raises what `simulate`, `reprice` and `margin_report`
+    raise.
     """
-
-    own = Parameters(settings.get("parameters", Parameters.PREDICTIVE))
-
-    def profit(of: ModelSpecification, parameters: Parameters = own) -> ProfitAndLoss:
-        scenarios = simulate(
-            of, market, seed=settings["seed"], n_scenarios=settings["n_scenarios"], horizon=settings["horizon"],
-            drift=Drift(settings["drift"]), sampling=Sampling(settings["sampling"]), parameters=parameters,
-        )  # fmt: skip
-        return reprice(portfolio, market, scenarios, precision=Precision(settings["precision"]))
-
-    share = settings.get("decorrelation", 0.0) if stress is not None else 0.0
-    gap = stress is not None and settings.get("plug_in_stress", False)
-    return margin_report(
+    profit = partial(profit_again, portfolio, market, settings=settings)
+    share = settings.get("decorrelation", 0.0)
+    less = profit(model.decorrelated(share)) if share else None
+    plug_in = profit(model, parameters=Parameters.PLUG_IN) if settings.get("plug_in_stress", False) else None
+    return price_all(
         profit(model), portfolio, rules,
-        stress=None if stress is None else stress_scenarios(stress, model, market),
-        decorrelated=profit(model.decorrelated(share)) if share else None,
-        plug_in=profit(model, Parameters.PLUG_IN) if gap else None,
+        stress=stress_scenarios(stress, model, market), beside=model_stresses(less, plug_in),
         protective={tool: profit(of) for tool, of in protecting(model, rules).items()},
-        charged=charged, last_good=settings.get("last_good", {}), greeks=greeks, memory_bytes=memory_bytes,
+        last_good=settings.get("last_good", {}), charged=charged, detail=detail, memory_bytes=memory_bytes,
         progress=progress,
     )  # fmt: skip
 

@@ -11,7 +11,7 @@ from jaxtyping import Int
 
 from pmvar.bulk.journal import Log
 from pmvar.engine import Priced, Progress, account_tables, quiet
-from pmvar.errors import PmvarError, ResourceError
+from pmvar.errors import PmvarError, ResourceError, exhausted
 from pmvar.io.run import arrow_table
 from pmvar.risk.result import TABLES, Columns
 from pmvar.types import Detail
@@ -80,12 +80,18 @@ class Blocks:
                 self._log(f"{said}: attempt {attempt} of {attempts} failed: {_words(error)}")
         assert failure is not None
         short = exhausted(failure)
+        if short and self._release():
+            self._log(f"{said}: out of memory; from now on no P&L stays on the device")
+            failure = None
+            return self._some(rows, attempts, withheld, progress)
         if len(rows) > 1:
             half = -(-len(rows) // 2)
             if short:
                 self._most = min(self._most, half)
                 self._log(f"{said}: out of memory; from now on {self._most} accounts at once")
             again = attempts if short else 1
+            # Its traceback holds what the attempt had put on the device.
+            failure = None
             return _joined([self._some(part, again, withheld, progress) for part in (rows[:half], rows[half:])])
         if short:
             raise ResourceError(f"account {names[0]} alone does not fit into memory: {_words(failure)}") from failure
@@ -94,6 +100,11 @@ class Blocks:
             raise failure
         return account_tables(self._priced, rows, detail=self._detail, withheld=withheld, progress=progress)
 
+    def _release(self) -> bool:
+        """Whether the device kept P&L that it need not."""
+        stores = [s for s in (self._priced.store, self._priced.decorrelated) if s is not None]
+        return any([store.release() for store in stores])
+
 
 def _result(tables: Mapping[str, Columns], withheld: Mapping[str, str]) -> Result:
     return Result({name: arrow_table(name, tables[name], TABLES[name]) for name in BY_ACCOUNT}, withheld)
@@ -101,11 +112,6 @@ def _result(tables: Mapping[str, Columns], withheld: Mapping[str, str]) -> Resul
 
 def _words(error: Exception) -> str:
     return f"{type(error).__name__}: {error}".split("\n")[0][:200]
-
-
-def exhausted(error: Exception) -> bool:
-    """Whether memory ran out, the device's or the host's."""
-    return isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error)
 
 
 def _joined(parts: list[dict[str, Columns]]) -> dict[str, Columns]:

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from pmvar.bulk.journal import Log
 from pmvar.bulk.plan import Plan
 from pmvar.engine import Charged, Priced, Progress, model_stresses, price_all, protecting, quiet
 from pmvar.io.book import Book
@@ -29,8 +30,8 @@ class Job:
     last_good: Mapping[str, float]
     charged: Charged
 
-    def price(self, *, progress: Progress = quiet) -> Priced:
-        """Every instrument under every scenario."""
+    def price(self, *, progress: Progress = quiet, log: Log = lambda text: None) -> Priced:
+        """Every instrument under every scenario; `log` is told where memory made it go in smaller steps."""
         book, s = self.book, self.book.settings
         less = _profit(book, book.model.decorrelated(s.decorrelation), s.parameters) if s.decorrelation else None
         plug_in = _profit(book, book.model, Parameters.PLUG_IN) if s.plug_in_stress else None
@@ -41,7 +42,7 @@ class Job:
                 tool: _profit(book, of, s.parameters) for tool, of in protecting(book.model, book.rules).items()
             },
             last_good=self.last_good, charged=self.charged, detail=self.detail, progress=progress,
-            memory_bytes=np.inf if self.plan.in_memory else 1.0,
+            memory_bytes=np.inf if self.plan.in_memory else 1.0, log=log,
         )  # fmt: skip
 
 

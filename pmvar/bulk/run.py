@@ -134,7 +134,7 @@ def _locked(
     job = Job(request.book, plan, request.detail, last_good, charged)
     pending = [i for i in range(len(plan.starts)) if i not in journal.entries]
     with _executor(request, job, log) as workers:
-        priced = job.price(progress=progress)
+        priced = job.price(progress=progress, log=log)
         if workers is None:
             found = _here(Blocks(priced, detail=request.detail, log=log), plan, pending, progress, stopping)
         else:

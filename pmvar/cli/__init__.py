@@ -20,15 +20,23 @@ def main() -> None:
     signal.signal(signal.SIGTERM, terminated)
     try:
         app()
-    except PmvarError as error:
-        print(f"pmvar: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        sys.exit(130)
-    except MemoryError:
-        print("pmvar: out of memory; use fewer --paths or a smaller --memory", file=sys.stderr)
-        sys.exit(6)
-    except Exception:
-        traceback.print_exc()
-        print("pmvar: this is a bug; please report the lines above", file=sys.stderr)
-        sys.exit(PmvarError.exit_code)
+    except SystemExit:
+        raise
+    except BaseException as error:
+        if isinstance(error, PmvarError):
+            print(f"pmvar: {error}", file=sys.stderr)
+        elif isinstance(error, MemoryError):
+            print("pmvar: out of memory; use fewer --paths or a smaller --memory", file=sys.stderr)
+        elif not isinstance(error, KeyboardInterrupt):
+            traceback.print_exc()
+            print("pmvar: this is a bug; please report the lines above", file=sys.stderr)
+        sys.exit(exit_code_of(error))
+
+
+def exit_code_of(error: BaseException) -> int:
+    """What a command ends with that ends by `error`."""
+    if isinstance(error, PmvarError):
+        return error.exit_code
+    if isinstance(error, SystemExit):
+        return error.code if isinstance(error.code, int) else int(error.code is not None)
+    return {KeyboardInterrupt: 130, MemoryError: 6}.get(type(error), PmvarError.exit_code)

@@ -175,6 +175,9 @@ def run(
     ] = None,
     table_format: Annotated[TableFormat, typer.Option("--format", help="Format of the tables.")] = TableFormat.PARQUET,
     acknowledge: Annotated[list[str] | None, typer.Option(help="Gate to pass, such as account-count.")] = None,
+    production: Annotated[
+        bool, typer.Option("--production", help="Refuse what is dirty, unpinned, assumed or stale; exit code 4.")
+    ] = False,
     memory: Annotated[
         str | None, typer.Option(help="What each process may use, such as 8GiB; default half of the machine's.")
     ] = None,
@@ -187,8 +190,12 @@ def run(
         False
     ),
     log_json: Annotated[bool, typer.Option("--log-json", help="Progress as JSON lines on standard error.")] = False,
+    metrics_file: Annotated[
+        Path | None, typer.Option("--metrics", metavar="FILE.prom", help="How the run went, for Prometheus.")
+    ] = None,
 ) -> None:
     """Margin every account of a book: tables, manifest.json and report.html in RUN. Options override book.toml."""
+    from pmvar.cli.metrics import metrics
     from pmvar.cli.run import run_book, size_in_bytes
 
     overrides = {
@@ -196,27 +203,30 @@ def run(
         "sampling": sampling, "netting": netting, "precision": precision, "decorrelation": decorrelation,
         "volatility": volatility, "apc": apc, "parameters": parameters, "plug_in_stress": plug_in_stress,
     }  # fmt: skip
-    summary, code = run_book(
-        book,
-        out,
-        overrides={
-            key: value if value is None or isinstance(value, int | float) else str(value)
-            for key, value in overrides.items()
-        },
-        preset=preset,
-        components=components,
-        greeks=greeks,
-        table_format=str(table_format),
-        acknowledged=acknowledge or [],
-        memory_bytes=None if memory is None else size_in_bytes(memory),
-        executor=executor,
-        workers=workers,
-        resume=resume,
-        dry_run=dry_run,
-        log_json=log_json,
-    )
+    with metrics(None if dry_run else metrics_file, out, log_json=log_json) as figures:
+        summary, figures.exit_code = run_book(
+            book,
+            out,
+            overrides={
+                key: value if value is None or isinstance(value, int | float) else str(value)
+                for key, value in overrides.items()
+            },
+            preset=preset,
+            components=components,
+            greeks=greeks,
+            table_format=str(table_format),
+            acknowledged=acknowledge or [],
+            production=production,
+            memory_bytes=None if memory is None else size_in_bytes(memory),
+            executor=executor,
+            workers=workers,
+            resume=resume,
+            dry_run=dry_run,
+            log_json=log_json,
+            figures=figures,
+        )
     typer.echo(summary)
-    raise typer.Exit(code)
+    raise typer.Exit(figures.exit_code)
 
 
 @app.command()
@@ -437,6 +447,25 @@ def reproduce(
     with progress(log_json=log_json) as advance:
         found = again(run, book=book, progress=advance)
     typer.echo(str(found))
+
+
+@app.command()
+def diff(
+    before: Annotated[Path, typer.Argument(metavar="RUN1", help="The earlier run.")],
+    after: Annotated[Path, typer.Argument(metavar="RUN2", help="The later run.")],
+    account: Annotated[str | None, typer.Option(metavar="ACCOUNT", help="One account, step by step.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", metavar="DIFF", help="Folder to publish the table in.")] = None,
+    book1: Annotated[Path | None, typer.Option(metavar="BOOK", help="Book of RUN1, if it lies elsewhere now.")] = None,
+    book2: Annotated[Path | None, typer.Option(metavar="BOOK", help="Book of RUN2, if it lies elsewhere now.")] = None,
+    log_json: Annotated[bool, typer.Option("--log-json", help="Progress as JSON lines on standard error.")] = False,
+) -> None:
+    """What changed each account's margin from one run to the next: positions, market, model, time, in this order."""
+    from pmvar.cli.diff import diff_runs
+
+    text = diff_runs(
+        before, after, before_book=book1, after_book=book2, account=account, out=out, log_json=log_json
+    )  # fmt: skip
+    typer.echo(text)
 
 
 def _print_summary(summary: ImportSummary, *, then: str = "") -> None:

@@ -17,7 +17,9 @@ from pmvar.errors import Stopped, UsageError
 from pmvar.types import Detail, Executor, Parameters
 
 if TYPE_CHECKING:
+    from pmvar.cli.metrics import Metrics
     from pmvar.io.book import Book
+    from pmvar.io.gates import Finding
 
 IN_BLOCKS = ("accounts", "gradients")
 """Stages whose work is kept block by block."""
@@ -83,17 +85,23 @@ def run_book(
     greeks: bool | None,
     table_format: str,
     acknowledged: Collection[str],
+    production: bool,
     memory_bytes: float | None,
     executor: Executor,
     workers: int | None,
     resume: bool,
     dry_run: bool,
     log_json: bool,
+    figures: Metrics,
 ) -> tuple[str, int]:
-    """Margin every account of `book` and publish in `out`; returns what to print and the exit code."""
+    """Margin every account of `book` and publish in `out`; returns what to print and the exit code, and fills in
+    `figures`."""
+    if production and acknowledged:
+        raise UsageError("--production takes no --acknowledge: [[overrides]] in book.toml say who, why and until when")
     from pmvar.io.book import load_book
+    from pmvar.io.gates import pass_gates
     from pmvar.io.preset import load_preset
-    from pmvar.io.run import account_count_gate, check_writable, read_manifest
+    from pmvar.io.run import check_writable, read_manifest
     from pmvar.io.table_files import TableFormat
 
     begun = time.perf_counter()
@@ -104,7 +112,8 @@ def run_book(
     loaded = load_book(book, overrides=chosen.over(overrides) if chosen else overrides)
     if chosen:
         chosen.check_model(loaded.model.model)
-    account_count_gate(out, loaded.portfolio.n_accounts, acknowledged=acknowledged)
+    passed = pass_gates(loaded, out, acknowledged=acknowledged, more=_refused(loaded) if production else ())
+    loaded = passed.book
 
     keep_compiled()
     from pmvar.bulk import run as bulk
@@ -123,14 +132,17 @@ def run_book(
         settings={
             "netting": str(s.netting), "surface": s.surface, "decorrelation": s.decorrelation, "preset": preset or "",
             "volatility": str(s.volatility), "parameters": str(s.parameters), "plug_in_stress": s.plug_in_stress,
+            "production": production, **passed.settings,
         },
-        notes=((chosen.note,) if chosen else ()) + loaded.flags,
+        notes=passed.notes + ((chosen.note,) if chosen else ()) + loaded.flags,
     )  # fmt: skip
     if dry_run:
         return str(request.plan), 0
     stop = _Stop()
     with progress(log_json=log_json) as advance:
-        margins = bulk.run(request, progress=stop.watched(advance), stopping=stop, log=partial(say, log_json=log_json))
+        watched = stop.watched(figures.watched(advance))
+        margins = bulk.run(request, progress=watched, stopping=stop, log=partial(say, log_json=log_json))
+    figures.margins, figures.currency = margins, loaded.market.base_currency
     counts = {name: int((margins["status"] == name).sum()) for name in ("OK", "MARGIN_CALL", "LIQUIDATION", "WITHHELD")}
     currency = loaded.market.base_currency
     total, alone = float(margins["initial_margin"].sum()), float(margins["isolated_margin"].sum())
@@ -155,6 +167,13 @@ def _check_gap(book: Book) -> None:
         raise UsageError("--plug-in-stress needs a model with a posterior: make model.json by calibrate --bayes")
     if s.parameters is Parameters.PLUG_IN:
         raise UsageError("--plug-in-stress stands beside a predictive margin; leave out --parameters plug-in")
+
+
+def _refused(book: Book) -> list[Finding]:
+    """What a production run refuses of this installation and of `book`."""
+    from pmvar.io.production import production
+
+    return production(book)
 
 
 def _detail(components: bool | None, greeks: bool | None, n_accounts: int) -> Detail:

@@ -21,6 +21,7 @@ from pmvar.io.instrument_tables import (
 )  # fmt: skip
 from pmvar.io.market_tables import Notes, build_market
 from pmvar.io.model_file import read_model
+from pmvar.io.overrides import Override
 from pmvar.io.problems import Problems
 from pmvar.io.schemas import OPTIONAL, POSITIONS, REQUIRED, SCHEMAS
 from pmvar.io.settings import BookHead, RunSettings, check_overrides, read_head
@@ -44,7 +45,9 @@ class Book:
     rules: MarginRules
     settings: RunSettings
     limits: Mapping[str, float]
-    """`max_price_age` in seconds, where given."""
+    """`max_price_age` in seconds, `max_price_jump` in standard deviations, where given."""
+    overrides: tuple[Override, ...]
+    """Findings of gates that somebody takes on."""
     stress: Mapping[str, Mapping[str, float]]
     """Scenario -> factor -> S₁/S₀ − 1 or σ₁/σ₀ − 1."""
     marks: Mapping[str, np.ndarray] | None
@@ -137,6 +140,7 @@ def load_book(
         rules=head.rules,
         settings=head.settings,
         limits=head.limits,
+        overrides=head.overrides,
         stress=stress,
         marks=marks.columns if marks is not None else None,
         input_hashes=dict(sorted(source.hashes.items())),

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import platform
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.csv as pcsv
 import pyarrow.parquet as pq
 
-from pmvar.errors import AuditError, NumericsError, QualityGate, UsageError
+from pmvar.errors import AuditError, NumericsError, UsageError
 from pmvar.io import atomic
 from pmvar.io.chain import Chain, chain_of, chain_table
 from pmvar.io.environment import environment
@@ -31,18 +31,15 @@ CHAIN = "chain"
 """Table of the digests of the blocks of all tables; see `pmvar.io.chain`."""
 SEAL = "manifest.seal"
 """HMAC of the manifest's digest, where somebody with a key wrote one."""
-COUNT_TOLERANCE = 0.2
-"""Relative change of the number of accounts against the run in the same place that needs an
-acknowledgement."""
-ACCOUNT_COUNT = "account-count"
-"""Name of that gate, as `--acknowledge` takes it."""
 TEXT = {
     "account_id", "status", "reason", "instrument_id", "underlying", "of", "factor", "other_factor", "greek",
     "parameter", "method", "source", "verdict", "driver", "notes", "group", "name", "label", "strategy",
     "model", "other", "account_class", "rejected_classes", "rejected_by", "zone", "day", "origin", "left_out",
-    "add_on", "absent", "tools",
+    "add_on", "absent", "tools", "measure", "state",
 }  # fmt: skip
-"""Columns of text in every table; `scenario` is a name in `stress` and a number elsewhere."""
+"""Columns of text, but for `EXCEPT`."""
+EXCEPT = {("stress", "scenario"): True, ("differences", "model"): False}
+"""Table and column -> whether it is text: there a name, elsewhere a number, and the other way round."""
 PACKAGES = ("jax", "jaxlib", "numpy", "scipy", "pyarrow", "pmvar")
 _ROOT = Path(__file__).resolve().parents[1]
 
@@ -57,7 +54,7 @@ class Run:
 
 
 def _is_text(table: str, column: str) -> bool:
-    return column in TEXT or (table, column) == ("stress", "scenario")
+    return EXCEPT.get((table, column), column in TEXT)
 
 
 def table_schema(name: str, columns: tuple[str, ...]) -> pa.Schema:
@@ -323,18 +320,3 @@ def _columns(file: Path) -> Columns:
     if table.column_names != schema.names:
         raise AuditError(f"{file} has the columns {table.column_names}, not {schema.names}")
     return {name: table[name].to_numpy() for name in schema.names}
-
-
-def account_count_gate(path: str | Path, n_accounts: int, *, acknowledged: Collection[str] = ()) -> None:
-    """Raise QualityGate if the run at `path` has a number of accounts that differs by more than 20%.
-
-    Passes where there is no run, and where `acknowledged` holds `account-count`. Nothing is written.
-    """
-    if ACCOUNT_COUNT in acknowledged or not (Path(path) / MANIFEST).is_file():
-        return
-    before = int(read_manifest(path)["n_accounts"])
-    if abs(n_accounts - before) > COUNT_TOLERANCE * before:
-        raise QualityGate(
-            f"{n_accounts} accounts now, {before} in the run at {path}: more than {COUNT_TOLERANCE:.0%} apart. "
-            f"If that is right, run again with --acknowledge {ACCOUNT_COUNT}"
-        )

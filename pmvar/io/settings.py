@@ -6,14 +6,14 @@ import re
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
-from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
 from pmvar.errors import InputError, Problem, UsageError
 from pmvar.io.csv_text import decodable
+from pmvar.io.overrides import Override, read_overrides
 from pmvar.io.problems import Problems
-from pmvar.io.times import parse_duration, parse_time
+from pmvar.io.times import parse_duration, toml_time
 from pmvar.risk.rules import MarginRules
 from pmvar.types import (
     ApcTool,
@@ -68,9 +68,10 @@ class BookHead:
     settings: RunSettings
     rules: MarginRules
     limits: Mapping[str, float]
-    """`max_price_age` in seconds, where given."""
+    """`max_price_age` in seconds, `max_price_jump` in standard deviations, where given."""
     notes: tuple[str, ...] = ()
     """What the reader of any result must be told: that the book is synthetic, say."""
+    overrides: tuple[Override, ...] = ()
 
 
 Check = Callable[[Any], Any]
@@ -143,14 +144,6 @@ def _age(value: Any) -> float:
     return parse_duration(value)
 
 
-def _time(value: Any) -> float:
-    if isinstance(value, datetime) and value.tzinfo is not None:
-        return value.timestamp()
-    if not isinstance(value, str):
-        raise ValueError("must be a time with its offset, such as 2025-01-31T08:00:00Z")
-    return parse_time(value)
-
-
 def _currency(value: Any) -> str:
     if not isinstance(value, str) or not re.fullmatch(r"[A-Za-z0-9][\w.\-]{0,31}", value, re.ASCII):
         raise ValueError("must be the name of a currency, such as USD")
@@ -165,10 +158,11 @@ def _sentences(value: Any) -> tuple[str, ...]:
 
 TOP: Mapping[str, Check] = {
     "format": _integer(1, 1),
-    "as_of": _time,
+    "as_of": toml_time,
     "base_currency": _currency,
     "surface": _existing(SURFACES),
     "notes": _sentences,
+    "overrides": read_overrides,
 }
 SECTIONS: Mapping[str, Mapping[str, Check]] = {
     "run": {
@@ -194,7 +188,10 @@ SECTIONS: Mapping[str, Mapping[str, Check]] = {
         "stress_of": _one_of(StressOf),
         "liquidity": _one_of(Liquidity),
     },
-    "limits": {"max_price_age": _age},
+    "limits": {
+        "max_price_age": _age,
+        "max_price_jump": _real(1.0, 1000.0, rule="must be from 1 to 1000 standard deviations, such as 10"),
+    },
 }
 OVERRIDES: Mapping[str, Check] = {"surface": TOP["surface"]} | {
     key: check for section in SECTIONS.values() for key, check in section.items()
@@ -277,4 +274,6 @@ def read_head(content: bytes, *, overrides: Mapping[str, Any], problems: Problem
     )
     limits = {key: found[key] for key in SECTIONS["limits"] if key in found}
     notes = top.get("notes", ())
-    return BookHead(top["as_of"], top["base_currency"], RunSettings(**run), MarginRules(**rules), limits, notes)
+    settings, margin = RunSettings(**run), MarginRules(**rules)
+    taken = top.get("overrides", ())
+    return BookHead(top["as_of"], top["base_currency"], settings, margin, limits, notes, taken)

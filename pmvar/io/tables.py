@@ -72,6 +72,9 @@ class Column:
 ENDS = (".csv", ".parquet", ".sql")
 """Of the files that a table may stand in."""
 
+ROWS = " (rows)"
+"""After the name of a query: its answer, among the hashes."""
+
 TIMES = frozenset({"time", "expiry", "maturity", "ex_date"})
 """Columns that hold times, shown in errors as they are written."""
 
@@ -449,7 +452,7 @@ def read_table(schema: Schema, source: Source, *, problems: Problems, optional: 
             return parse_csv(schema, source.read(file), file=file, problems=problems)
         if file.endswith(".sql"):
             table = read_query(decodable(source.read(file), file=file).decode(), file=file, folder=source.folder)
-            source.hashes[f"{file} (rows)"] = _hash(table)
+            source.hashes[file + ROWS] = _hash(table)
         else:
             table = _read_parts(source, file)
         return _build(schema, table, np.arange(1, 1 + len(table)), file=file, text=False, problems=problems)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime
+from typing import Any
 
 _RFC3339 = re.compile(r"\d{4}-\d{2}-\d{2}[Tt ]\d{2}:\d{2}:\d{2}(\.\d{1,9})?([Zz]|[+-]\d{2}:\d{2})", re.ASCII)
 _DURATION = re.compile(r"([1-9]\d{0,5})([smhd])", re.ASCII)
@@ -15,6 +16,15 @@ def parse_time(text: str) -> float:
     if not _RFC3339.fullmatch(text):
         raise ValueError(f"{text!r} is not an RFC 3339 time with an offset, such as 2025-01-31T08:00:00Z")
     return datetime.fromisoformat(text.upper()).timestamp()
+
+
+def toml_time(value: Any) -> float:
+    """Epoch seconds of a time in TOML, or of RFC 3339 text; raises ValueError for anything else."""
+    if isinstance(value, datetime) and value.tzinfo is not None:
+        return value.timestamp()
+    if not isinstance(value, str):
+        raise ValueError("must be a time with its offset, such as 2025-01-31T08:00:00Z")
+    return parse_time(value)
 
 
 def parse_day(text: str) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from jaxtyping import Float
@@ -46,6 +46,17 @@ class MarketSnapshot:
     def __post_init__(self) -> None:
         for name in self.asset:
             self.chain(name)
+
+    def dated(self, as_of: float) -> MarketSnapshot:
+        """The same prices, curves and surfaces as of another instant, in epoch seconds; pillars keep their dates.
+
+        Raises InputError where a forward curve has a pillar that is not after it.
+        """
+        curves = {
+            name: {k: replace(curve, as_of=as_of) for k, curve in getattr(self, name).items()}
+            for name in ("forwards", "discounts", "vols")
+        }
+        return replace(self, as_of=as_of, **curves)
 
     def column(self, name: str) -> int:
         """Index of an asset; raises InputError if the snapshot has no price of it."""

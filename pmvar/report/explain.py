@@ -52,7 +52,7 @@ def explain(tables: Mapping[str, Columns], manifest: Mapping[str, Any], account_
     try:
         account = build_account(tables, account_id, settings)
     except KeyError:
-        raise _unknown(account_id, [str(name) for name in column(tables["margins"], "account_id")]) from None
+        raise unknown_account(account_id, [str(name) for name in column(tables["margins"], "account_id")]) from None
     parts = [
         _head(account, settings),
         _tail(account, settings),
@@ -69,7 +69,8 @@ def explain(tables: Mapping[str, Columns], manifest: Mapping[str, Any], account_
     return "".join(c if c.isprintable() or c in KEPT else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
-def _unknown(account_id: str, names: list[str]) -> UsageError:
+def unknown_account(account_id: str, names: list[str]) -> UsageError:
+    """What is raised for an account that is not among `names`: it says which are nearest."""
     near = difflib.get_close_matches(account_id, names, n=3, cutoff=0.5)
     # difflib minds the case; a person who types MM-1 for mm-1 means it.
     near = near or [name for name in names if name.lower() == account_id.lower()]

@@ -68,6 +68,13 @@ class ProfitAndLoss:
         """P&L of all instruments under scenarios index·PATH_TILE and on. Raises NumericsError if any is not finite."""
         return self._checked(self._tile(self.plan.layout.world(index)), index)
 
+    def part(self, index: int, blocks: range) -> Float[Array, "row scenario"]:
+        """The rows of some of the plan's blocks in a tile, bit by bit; for where memory does not hold a whole one."""
+        with jax.default_device(tile_device(index)):
+            world = self.plan.layout.world(index)
+            rows = jnp.concatenate([block_pnl(self.plan.blocks[b].block, world) for b in blocks])
+        return self._checked(rows, index, first=BLOCK * blocks.start)
+
     def __iter__(self) -> Iterator[Float[Array, "row scenario"]]:
         """Tiles in order, each on its own device (see `tile_device`): all devices work at once."""
         under_way: deque[Float[Array, "row scenario"]] = deque()
@@ -97,9 +104,12 @@ class ProfitAndLoss:
     def _tile(self, world: World) -> Float[Array, "row scenario"]:
         return self.stacked([block_pnl(block, world) for _, block in self.plan.blocks])
 
-    def _checked(self, tile: Float[Array, "row scenario"], index: int) -> Float[Array, "row scenario"]:
-        """Refuse a tile with a NaN or an infinity: `top_k` and comparisons would drop it in silence."""
-        finite = np.asarray(_finite_rows(tile))
+    def _checked(
+        self, tile: Float[Array, "row scenario"], index: int, *, first: int = 0
+    ) -> Float[Array, "row scenario"]:
+        """Refuse rows, from `first` on, with a NaN or an infinity: `top_k` and comparisons would drop it in silence."""
+        finite = np.ones(self.n_rows, bool)
+        finite[first : first + len(tile)] = np.asarray(_finite_rows(tile))
         if not finite.all():
             bad = np.flatnonzero(~finite[self.row])
             holders = np.unique(self.portfolio.quantity[:, bad].nonzero()[0])
