@@ -58,10 +58,10 @@ def write_e2(folder: Path, accounts: int, underlyings: int, options_each: int) -
             vols["strike"] += (forward * np.exp(part.log_moneyness)).tolist()
             vols["implied_vol"] += part.implied_vol.tolist()
     columns = ("instrument_id", "kind", "underlying", "settlement", "quote_currency", "settlement_currency",
-               "contract_size", "expiry", "strike", "put_call")  # fmt: skip
+               "contract_size", "expiry", "strike", "put_call", "exercise")  # fmt: skip
     n = len(market.asset)
     tables = {
-        "instruments": {name: getattr(table, name) for name in columns} | {"exercise": ["european"] * len(table)},
+        "instruments": {name: getattr(table, name) for name in columns},
         "market/spots": {"name": market.asset, "price": market.spot, "currency": ["USD"] * n, "time": [AS_OF] * n},
         "market/forwards": forwards,
         "market/rates": {"currency": ["USD"], "maturity": [AS_OF + 3650 * DAY], "zero_rate": [RATE]},

@@ -40,13 +40,15 @@ def block_exposure(block: Block, world: World, vol_cap: float) -> Exposure:
     # y = B·tanh(x/B) has the slope 1 − (y/B)².
     slope = 1 - (jnp.log(world.vol_multiplier) / vol_cap) ** 2
 
+    near = block.tangent(world)
+
     def pnl(moved: Exposure) -> Array:
         state = World(
             world.log_forward + moved.log_forward,
             world.vol_multiplier * (1 + moved.log_vol * slope),
             world.log_base + moved.log_base,
         )
-        return block.pnl(state, Bump(moved.log_spot, moved.vol, moved.rate, moved.log_settlement))
+        return near.pnl(state, Bump(moved.log_spot, moved.vol, moved.rate, moved.log_settlement))
 
     still = Exposure(*(zero for _ in Exposure._fields))
 
