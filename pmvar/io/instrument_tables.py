@@ -185,6 +185,9 @@ def _bounds(priced: Instruments, market: MarketSnapshot) -> tuple[np.ndarray, np
             unit = float(discount.discount_factor(expiry))
         else:
             continue
+        if priced.exercise[i] == Exercise.AMERICAN:
+            # Exercised at once, where that is more: the discount that a European one waits for is then none.
+            forward, unit = (forward, 1.0) if priced.deliverable[i] == Deliverable.FUTURE else (spot[name], 1.0)
         call = priced.put_call[i] == PutCall.CALL
         intrinsic = max(forward - strike, 0.0) if call else max(strike - forward, 0.0)
         high[i] = unit * (forward if call else strike)

@@ -16,7 +16,7 @@ from pmvar.kernels.exercise_table import ExerciseTable, tabulated_put_value
 from pmvar.kernels.smile import hats
 from pmvar.valuation.world import World
 
-T = TypeVar("T", Bump, EuropeanTerms, EuropeanState)
+T = TypeVar("T", Bump, EuropeanTerms, EuropeanState, ExerciseTable)
 
 
 class Block(eqx.Module):
@@ -136,8 +136,8 @@ class AmericanBlock(Block):
     """+1 call, −1 put."""
     today: Float[Array, " option"]
     """Value in base currency."""
-    today_by: Bump
-    """Its derivatives, each [option]."""
+    today_by: Float[Array, "bump option"]
+    """Its derivatives, by the fields of `Bump`."""
     base_row: Int[Array, " option"]
 
     def pnl(self, world: World, bump: Bump) -> Float[Array, "instrument scenario"]:
@@ -146,7 +146,10 @@ class AmericanBlock(Block):
 
     def tangent(self, world: World) -> Block:
         """See the base."""
-        return TangentBlock.of(self, world)
+        at = _state(self, world)
+        # Compiled one by one: together, one's quadrature would be summed again for each of the others.
+        by = tuple(_put_slope(self, *at, along=i) for i in range(3))
+        return TangentBlock(self, at, _put(self, *at), by)
 
     def state(
         self, world: World, bump: Bump
@@ -170,8 +173,7 @@ class AmericanBlock(Block):
         dtype = put.dtype
         call = (self.sign > 0).astype(dtype)[:, None]
         growth = world.log_base[self.base_row] + bump.log_settlement + call * self._move(world, bump)
-        wide = _cast(bump, jnp.dtype(jnp.float64))
-        before = self.today + sum(slope * x for slope, x in zip(self.today_by, wide, strict=True))
+        before = self.today + jnp.stack(_cast(bump, jnp.dtype(jnp.float64))) @ self.today_by
         return self.scale.astype(dtype)[:, None] * (jnp.exp(growth) * put) - before.astype(dtype)[:, None]
 
     def _move(self, world: World, bump: Bump) -> Float[Array, "option scenario"]:
@@ -179,26 +181,14 @@ class AmericanBlock(Block):
 
 
 class TangentBlock(Block):
-    """American options near one world: the premium's quadrature is done once for all directions."""
+    """American options near one world: a derivative of the premium's quadrature counts for all directions."""
 
     block: AmericanBlock
-    at: tuple[Float[Array, "option scenario"], Float[Array, "option scenario"]]
+    at: tuple[Float[Array, "option scenario"], ...]
     """Log-moneyness and volatility there."""
     put: Float[Array, "option scenario"]
     by: tuple[Float[Array, "option scenario"], ...]
     """Derivative of `put` by the zero rate, log-moneyness and volatility."""
-
-    @classmethod
-    def of(cls, block: AmericanBlock, world: World) -> TangentBlock:
-        """Around `world`."""
-        bump = no_bump(world.log_base.dtype)
-        at = block.state(world, bump)
-        where = (bump.rate, *at)
-        along = [tuple(jnp.full_like(x, float(i == j)) for j, x in enumerate(where)) for i in range(len(where))]
-        put, by = jax.vmap(lambda *t: jax.jvp(block.put_value, where, t), out_axes=(None, 0))(
-            *(jnp.stack(x) for x in zip(*along, strict=True))
-        )
-        return cls(block, at, put, tuple(by))
 
     def pnl(self, world: World, bump: Bump) -> Float[Array, "instrument scenario"]:
         """See the base."""
@@ -206,6 +196,27 @@ class TangentBlock(Block):
         moves = bump.rate, m - self.at[0], vol - self.at[1]
         put = self.put + sum(slope * x for slope, x in zip(self.by, moves, strict=True))
         return self.block.profit(put, world, bump)
+
+
+@eqx.filter_jit
+def _state(block: AmericanBlock, world: World) -> tuple[Float[Array, "option scenario"], ...]:
+    return block.state(world, no_bump(world.log_base.dtype))
+
+
+@eqx.filter_jit
+def _put(
+    block: AmericanBlock, m: Float[Array, "option scenario"], vol: Float[Array, "option scenario"]
+) -> Float[Array, "option scenario"]:
+    return block.put_value(jnp.zeros((), m.dtype), m, vol)
+
+
+@eqx.filter_jit
+def _put_slope(
+    block: AmericanBlock, m: Float[Array, "option scenario"], vol: Float[Array, "option scenario"], *, along: int
+) -> Float[Array, "option scenario"]:
+    """Derivative by the zero rate (0), log-moneyness (1) or volatility (2)."""
+    at = (jnp.zeros((), m.dtype), m, vol)
+    return jax.jvp(block.put_value, at, tuple(jnp.full_like(x, float(i == along)) for i, x in enumerate(at)))[1]
 
 
 def _cast(tree: T, dtype: jnp.dtype) -> T:

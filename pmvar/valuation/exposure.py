@@ -40,15 +40,13 @@ def block_exposure(block: Block, world: World, vol_cap: float) -> Exposure:
     # y = B·tanh(x/B) has the slope 1 − (y/B)².
     slope = 1 - (jnp.log(world.vol_multiplier) / vol_cap) ** 2
 
-    near = block.tangent(world)
-
     def pnl(moved: Exposure) -> Array:
         state = World(
             world.log_forward + moved.log_forward,
             world.vol_multiplier * (1 + moved.log_vol * slope),
             world.log_base + moved.log_base,
         )
-        return near.pnl(state, Bump(moved.log_spot, moved.vol, moved.rate, moved.log_settlement))
+        return block.pnl(state, Bump(moved.log_spot, moved.vol, moved.rate, moved.log_settlement))
 
     still = Exposure(*(zero for _ in Exposure._fields))
 
@@ -62,7 +60,7 @@ def block_exposure(block: Block, world: World, vol_cap: float) -> Exposure:
 def exposure(pnl: ProfitAndLoss, index: int) -> Float[Array, "strip field_row path"]:
     """The exposures of all instruments in tile `index`, in strips: one field after the other, see `first_row`."""
     world, vol_cap = pnl.plan.layout.world(index), pnl.scenarios.vol_cap
-    found = [block_exposure(block, world, vol_cap) for _, block in pnl.plan.blocks]
+    found = [block_exposure(block.tangent(world), world, vol_cap) for _, block in pnl.plan.blocks]
     return in_strips(jnp.concatenate([pnl.stacked(parts) for parts in zip(*found, strict=True)]))
 
 

@@ -355,8 +355,8 @@ def _american_block(context: Context, options: Options, filled: np.ndarray, *, g
         sign=terms.sign,
         today=today,
         # The smile is sticky in moneyness: a strike's volatility moves with the spot.
-        today_by=Bump(
-            by.log_spot + by.vol * jnp.asarray(options.vol_slope[filled]), by.vol, by.rate, by.log_settlement
+        today_by=jnp.stack(
+            Bump(by.log_spot + by.vol * jnp.asarray(options.vol_slope[filled]), by.vol, by.rate, by.log_settlement)
         ),
         base_row=bases,
     )

@@ -79,6 +79,10 @@ class Moves(NamedTuple):
     clock: ArrayLike
 
 
+STILL = Moves(0.0, 0.0, 0.0, 0.0, 0.0)
+"""Today as it is."""
+
+
 def _positive(x: Array) -> Array:
     # Not max(·, 0), which at 0 halves the derivative.
     return jnp.where(x < 0, 0.0, x)
