@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -12,17 +12,39 @@ import QuantLib as ql
 
 import pmvar
 from pmvar.instruments import Instruments
+from pmvar.io.book import load_book
+from pmvar.io.span_read import read_span
+from pmvar.io.span_write import write_span
+from pmvar.kernels.american import american
 from pmvar.kernels.smile import NODES
 from pmvar.market.curves import DiscountCurve, ForwardCurve
 from pmvar.market.snapshot import MarketSnapshot
 from pmvar.market.surface import VolSlice, VolSurface
+from pmvar.methods.fallback import unpriceable
+from pmvar.methods.grid_file import read_rules
+from pmvar.methods.grid_values import VenueState, grid_values
+from pmvar.methods.span.default import default_arrays
+from pmvar.risk.rules import MarginRules
 from pmvar.scenarios import ScenarioSet, stress_scenarios
 from pmvar.types import PATH_TILE, Greek, Precision
-from pmvar.valuation.blocks import Bump, block_pnl
-from pmvar.valuation.exposure import Exposure, block_exposure
-from pmvar.valuation.today import Moves, terms_today, values_and_greeks, values_under
-from pmvar.valuation.world import World
-from tests.markets import AS_OF, DAY, YEAR, instrument, portfolio, snapshot, specification, table
+from pmvar.valuation.blocks import block_pnl
+from pmvar.valuation.exposure import block_exposure
+from pmvar.valuation.today import STILL, terms_today, values_and_greeks, values_under
+from tests.books import small_book, small_rows
+from tests.grids import MINIMAL
+from tests.markets import (
+    AS_OF,
+    DAY,
+    YEAR,
+    flat_rate,
+    flat_vol,
+    instrument,
+    portfolio,
+    snapshot,
+    specification,
+    table,
+)
+from tests.test_gradient import bumped
 
 DAYS = (1, 20, 90, 400)
 """To expiry: the first inside the horizon of two days."""
@@ -159,3 +181,260 @@ def test_profit_against_quantlib(drawn: ScenarioSet, precision: str, tolerance: 
         size = max(SPOT[str(AMERICAN.underlying[i])], float(AMERICAN.strike[i]))
         error.append(abs(pnl[i, path] / 2.0 - (then - today)) / size)
     assert max(error) <= tolerance
+
+
+@pytest.fixture(scope="module")
+def wide(drawn: ScenarioSet) -> tuple[np.ndarray, np.ndarray]:
+    """P&L of Americans and Europeans in float64."""
+    return profit(AMERICAN, drawn, "float64"), profit(EUROPEAN, drawn, "float64")
+
+
+def test_worth_at_least_a_european_and_its_exercise(
+    drawn: ScenarioSet, wide: tuple[np.ndarray, np.ndarray]
+) -> None:
+    """Under every scenario, to 3e-6 of max(S, K); calls on what yields nothing wait, and are worth as much."""
+    value, _ = values_and_greeks(AMERICAN, market())
+    european, _ = values_and_greeks(EUROPEAN, market())
+    size = 2.0 * np.maximum(AMERICAN.strike, [SPOT[u] for u in AMERICAN.underlying])
+    assert np.all(value - european >= -1e-6 * size) and np.mean(value - european > 1e-4 * size) > 0.3
+    alive = AMERICAN.expiry > HORIZON
+    then = (value[:, None] + wide[0])[alive]
+    growth = np.exp(np.abs(np.asarray(drawn.tile(0).shock)).max(1))
+    assert np.all(then - (european[:, None] + wide[1])[alive] >= -3e-6 * size[alive, None] * growth)
+    paid = []
+    for i in np.flatnonzero(alive):
+        name, sign = str(AMERICAN.underlying[i]), 1.0 if AMERICAN.put_call[i] == "call" else -1.0
+        shock = np.asarray(drawn.tile(0).shock)[:, drawn.factors.index(f"{name}:spot")]
+        spot = SPOT[name] * np.exp(shock)
+        if AMERICAN.deliverable[i] == "future":
+            curve = market().forwards[name]
+            spot = spot * float(curve.at(AMERICAN.expiry[i]) / curve.at(HORIZON))
+        paid.append(2.0 * np.maximum(sign * (spot - AMERICAN.strike[i]), 0))
+    assert np.min((then - np.array(paid)) / size[alive, None]) >= -1e-12
+    assert np.any(np.abs(then - np.array(paid)) <= 1e-12 * size[alive, None]), "some are exercised"
+
+
+def test_what_expires_inside_the_horizon_settles_as_a_european(wide: tuple[np.ndarray, np.ndarray]) -> None:
+    soon = AMERICAN.expiry < HORIZON
+    today = values_and_greeks(AMERICAN, market())[0] - values_and_greeks(EUROPEAN, market())[0]
+    np.testing.assert_allclose(wide[0][soon] + today[soon, None], wide[1][soon], rtol=0, atol=1e-9)
+
+
+def test_no_time_and_no_move_is_no_profit() -> None:
+    """To the accuracy of the table."""
+    still = stress_scenarios({"nothing": {}}, MODEL, market())
+    assert np.max(np.abs(profit(AMERICAN, still, "float64")[:, 0]) / (2 * AMERICAN.strike)) <= 2e-6
+
+
+FIELDS = {"log_spot": 1e-4, "vol": 1e-4, "rate": 1e-4}
+
+
+def displaced(where: MarketSnapshot, field: str, size: float) -> MarketSnapshot:
+    """All prices, vols or zero rates moved."""
+    kind = {"log_spot": "spot", "vol": "vol", "rate": "rate"}[field]
+    for name in ["USD"] if kind == "rate" else SPOT:
+        where = bumped(where, f"{name}:{kind}", float(np.expm1(size)) if kind == "spot" else size)
+    return where
+
+
+def test_gradients_against_differences(drawn: ScenarioSet) -> None:
+    """By today's price, vol and rate, through the boundary: the same scenarios in a displaced market."""
+    pnl = pmvar.reprice(held(AMERICAN), market(), drawn, precision=Precision.FLOAT64)
+    world = pnl.plan.layout.world(0)
+    found = [block_exposure(block.tangent(world), world, drawn.vol_cap) for _, block in pnl.plan.blocks]
+    size = 2.0 * np.maximum(AMERICAN.strike, [SPOT[u] for u in AMERICAN.underlying])[:, None]
+    growth = np.exp(2 * np.abs(np.asarray(drawn.tile(0).shock)).max(1))
+    for field, width in FIELDS.items():
+        own = np.asarray(pnl.stacked([getattr(x, field) for x in found]))[pnl.row]
+        up, down = (profit(AMERICAN, drawn, "float64", displaced(market(), field, x)) for x in (width, -width))
+        error = np.abs(own - (up - down) / (2 * width)) / size / growth
+        assert np.isfinite(own).all() and np.max(np.abs(own) / size) > 0.05
+        # Delta has a kink and gamma a step at the boundary, which few paths come within the width of.
+        assert np.quantile(error, 0.9999) <= 2e-4 and np.sqrt(np.mean(error**2)) <= 2e-5, field
+
+
+def test_tangent_is_the_profit(drawn: ScenarioSet) -> None:
+    """The block of derivatives gives the P&L that it is the derivative of."""
+    pnl = pmvar.reprice(held(AMERICAN), market(), drawn, precision=Precision.FLOAT64)
+    world = pnl.plan.layout.world(0)
+    for _, block in pnl.plan.blocks:
+        np.testing.assert_allclose(
+            block_pnl(block.tangent(world), world), block_pnl(block, world), rtol=0, atol=1e-12
+        )
+
+
+def test_greeks_against_differences() -> None:
+    """Of today's values, the volatility of a strike and the forward held."""
+    where = market()
+    _, found = values_and_greeks(AMERICAN, where)
+    terms = terms_today(AMERICAN, where)
+    spot = np.array([SPOT[u] for u in AMERICAN.underlying])
+    width = 1e-4
+
+    def change(field: str) -> np.ndarray:
+        up, down = (values_under(AMERICAN, terms, STILL._replace(**{field: x}))[:, 0] for x in (width, -width))
+        return (up - down) / (2 * width)
+
+    def greek(name: Greek) -> np.ndarray:
+        return np.sum([s.value for s in found if s.greek is name], axis=0)
+
+    for name, field, unit in (
+        (Greek.DELTA, "log_spot", 1 / spot), (Greek.VEGA, "vol", 1.0), (Greek.RHO, "rate", 1.0),
+        (Greek.THETA, "clock", DAY / YEAR),
+    ):  # fmt: skip
+        slope = change(field)
+        scale = np.maximum(np.abs(slope), 1e-2 * spot) * unit
+        assert np.max(np.abs(greek(name) - slope * unit) / scale) <= 2e-3, name
+    assert np.all(np.isfinite(greek(Greek.GAMMA))) and np.all(greek(Greek.GAMMA) >= -1e-9)
+
+
+def test_deep_options_are_exercised_or_nothing() -> None:
+    rows = [
+        instrument(f"{side}-{ratio}", "option", "STK", expiry=float(EXPIRY[2]), strike=50.0 * ratio, put_call=side,
+                   exercise="american", deliverable="spot")
+        for side in ("call", "put")
+        for ratio in (0.02, 50.0)
+    ]  # fmt: skip
+    a, where = table(rows), replace(market(), vols=dict.fromkeys(SPOT, flat_vol(0.3)))
+    value, greeks = values_and_greeks(a, where)
+    by = {s.greek: s.value for s in greeks}
+    # call-0.02, call-50.0, put-0.02, put-50.0: the call pays its strike early, which costs the interest on it
+    assert value[3] == pytest.approx(50.0 * 49, rel=1e-14) and by[Greek.DELTA][3] == -1.0
+    assert by[Greek.GAMMA][3] == by[Greek.VEGA][3] == by[Greek.RHO][3] == by[Greek.THETA][3] == 0.0
+    np.testing.assert_allclose(value[[1, 2]], 0.0, atol=1e-12)
+    assert value[0] >= 49.0
+
+
+def test_put_call_symmetry() -> None:
+    """C(S, K, r, q) = P(K, S, q, r): a call on a dollar price, a put on a price in euro that swaps the rates."""
+    year = (EXPIRY[2] - AS_OF) / YEAR
+    where = snapshot(
+        {"A": (90.0, "USD"), "B": (100.0, "EUR"), "EUR": (1.0, "USD")},
+        forwards={
+            "A": ForwardCurve(AS_OF, 90.0, EXPIRY[2:3], np.array([90 * np.exp(0.03 * year)])),
+            "B": ForwardCurve(AS_OF, 100.0, EXPIRY[2:3], np.array([100 * np.exp(-0.03 * year)])),
+        },
+        discounts={c: DiscountCurve(AS_OF, EXPIRY[2:3], np.array([r])) for c, r in (("USD", 0.05), ("EUR", 0.02))},
+        vols=dict.fromkeys(("A", "B"), flat_vol(0.3)),
+    )
+    rows = [
+        instrument(name, "option", name, quote=quote, expiry=float(EXPIRY[2]), strike=strike, put_call=side,
+                   exercise="american", deliverable="spot")
+        for name, quote, strike, side in (("A", "USD", 100.0, "call"), ("B", "EUR", 90.0, "put"))
+    ]  # fmt: skip
+    value, _ = values_and_greeks(table(rows), where)
+    assert value[0] == pytest.approx(value[1], rel=1e-12)
+
+
+@pytest.mark.parametrize("vol", [1e-9, 1e-3, 9.0])
+def test_limits_are_finite_in_value_and_gradient(vol: float) -> None:
+    """σ → 0 and far up, with expiries inside the horizon, moves to −99% and ×20 and no move at all; float32."""
+    where = replace(market(), vols=dict.fromkeys(SPOT, flat_vol(vol)))
+    moves = {"crash": -0.99, "rally": 19.0, "still": 0.0}
+    listed = {n: {f"{u}:spot": x for u in SPOT} | {f"{u}:vol": 0.5 for u in SPOT} for n, x in moves.items()}
+    pnl = pmvar.reprice(held(AMERICAN), where, stress_scenarios(listed, MODEL, where))
+    world = pnl.plan.layout.world(0)
+    for _, block in pnl.plan.blocks:
+        found = block_exposure(block.tangent(world), world, np.inf)
+        assert all(np.isfinite(np.asarray(x)).all() for x in found)
+    value, greeks = values_and_greeks(AMERICAN, where)
+    assert np.isfinite(np.asarray(pnl.tile(0))).all() and all(np.isfinite(s.value).all() for s in greeks)
+    paid = np.where(AMERICAN.put_call == "put", AMERICAN.strike - [SPOT[u] * 0.01 for u in AMERICAN.underlying], 0.0)
+    on_spot = AMERICAN.deliverable == "spot"
+    then = value + np.asarray(pnl.tile(0), np.float64)[pnl.row, 0]
+    assert np.all((then - 2 * np.maximum(paid, 0))[on_spot] >= -1e-6 * AMERICAN.strike[on_spot])
+
+
+TWO = {
+    "call": ("STK-090-1.0-call", replace(market(), discounts={"USD": flat_rate(-0.03)}), "call under a rate of -3.000%"),
+    "put": ("STK-400-1.0-put", replace(market(), discounts={"USD": flat_rate(-0.01)}), "put under a rate of -1.000%"),
+}
+
+
+@pytest.mark.parametrize("side", list(TWO))
+def test_two_boundaries_are_refused_and_withheld(side: str, drawn: ScenarioSet) -> None:
+    """r < q < 0 of a call, q < r < 0 of a put: never zero, never a guess; the same option as a European is priced."""
+    name, where, reason = TWO[side]
+    i = list(AMERICAN.instrument_id).index(name)
+    one, other = AMERICAN.take(np.array([i])), EUROPEAN.take(np.array([i]))
+    pnl = pmvar.reprice(held(one), where, drawn)
+    assert name in pnl.plan.unpriced[0] and reason in pnl.plan.unpriced[0]
+    assert not pmvar.reprice(held(other), where, drawn).plan.unpriced
+    book = portfolio(one, {"A": {name: -1.0}})
+    found = pmvar.margin_report(pmvar.reprice(book, where, drawn), book, MarginRules()).tables["margins"]
+    assert found["status"].tolist() == ["WITHHELD"] and reason in found["reason"][0]
+    assert found["initial_margin"][0] >= 0.09 * 2 * 50.0
+
+
+def test_inverse_americans_are_refused(drawn: ScenarioSet) -> None:
+    row = instrument("I", "option", "STK", settlement="inverse", expiry=float(EXPIRY[1]), strike=50.0, put_call="put",
+                     exercise="american", deliverable="spot")  # fmt: skip
+    pnl = pmvar.reprice(held(table([row])), market(), drawn)
+    assert pnl.plan.unpriced == {0: "I is an American option that settles in its underlying, which is not priced"}
+
+
+def test_margins_do_not_depend_on_neighbours_or_order(drawn: ScenarioSet) -> None:
+    """Every table of an account to the bit: beside another one, in another order, with Europeans listed or not."""
+    names = [str(n) for n in AMERICAN.instrument_id[::7]]
+    mine = {n: float(q) for n, q in zip(names, np.random.default_rng(2).normal(size=len(names)), strict=True)}
+    shuffled = AMERICAN.take(np.random.default_rng(3).permutation(len(AMERICAN)))
+
+    def tables(book: pmvar.Portfolio) -> dict:
+        return pmvar.margin_report(pmvar.reprice(book, market(), drawn), book, MarginRules()).tables
+
+    alone = tables(portfolio(AMERICAN, {"A": mine}, {"A": {"USD": 1e3}}))
+    crowd = tables(
+        portfolio(
+            shuffled,
+            {"B": dict.fromkeys(map(str, AMERICAN.instrument_id), 1.0), "A": dict(reversed(mine.items()))},
+            {"A": {"USD": 1e3}},
+        )
+    )
+    for name, columns in alone.items():
+        if "account_id" in columns:
+            own = crowd[name]["account_id"] == "A"
+            for column, values in columns.items():
+                np.testing.assert_array_equal(crowd[name][column][own], values, err_msg=f"{name}.{column}")
+    g = alone["greeks"]
+    assert len(g["value"]) and np.isfinite(g["value"]).all() and np.isfinite(alone["model_greeks"]["value"]).all()
+    assert alone["margins"]["isolated_margin"][0] > 0
+
+
+def test_grids_value_and_delta() -> None:
+    """A grid's values are the kernel's at the moved price; its delta is the American's."""
+    a = AMERICAN.take(np.flatnonzero((AMERICAN.underlying == "STK") & (AMERICAN.expiry == EXPIRY[2])))
+    rules = read_rules(MINIMAL.encode(), file="minimal.toml")
+    found = grid_values(a, market(), rules, VenueState())
+    t = {k: np.asarray(v) for k, v in terms_today(a, market())._asdict().items()}
+    for column, move in enumerate((-0.1, 0.0, 0.2)):
+        args = (50.0 * (1 + move), t["strike"], t["vol"], t["time"], t["rate"], t["dividend_yield"], t["sign"])
+        exact = 2.0 * american(*(jnp.asarray(np.broadcast_to(x, len(a)).astype(float)) for x in args))
+        np.testing.assert_allclose(found.value[:, column], exact, rtol=1e-9, atol=1e-12)
+    _, greeks = values_and_greeks(a, market())
+    np.testing.assert_allclose(found.delta, next(s.value for s in greeks if s.greek is Greek.DELTA), rtol=1e-9)
+
+
+def test_a_book_on_disk(tmp_path: Path) -> None:
+    """The column is read; a blank deliverable is the spot; the run goes through and says what it is worth."""
+    rows = small_rows()
+    for row in rows["instruments"]:
+        if row["instrument_id"] == "BTC_USD-28MAR25-110000-C":
+            row["exercise"] = "american"
+    book = load_book(small_book(tmp_path / "book", rows=rows))
+    listed = book.portfolio.instruments
+    i = list(listed.instrument_id).index("BTC_USD-28MAR25-110000-C")
+    assert (listed.exercise[i], listed.deliverable[i]) == ("american", "spot")
+    assert set(listed.deliverable.tolist()) == {"", "spot"} and listed.exercise[0] == "european"
+    assert not unpriceable(listed, book.market)
+
+
+def test_arrays_written_as_american_are_read_as_american(tmp_path: Path, drawn: ScenarioSet) -> None:
+    """Both exercises on one underlying are two families of the file."""
+    both = AMERICAN.take(np.arange(0, len(AMERICAN), 9)).join(
+        replace(e := EUROPEAN.take(np.arange(0, len(AMERICAN), 9)), instrument_id=e.instrument_id + "-E")
+    )
+    arrays, parameters = default_arrays(both, market(), MODEL, drawn)
+    found = read_span(write_span(tmp_path / "own.spn", both, market(), arrays, parameters))
+    place = [list(found.number).index(name) for name in both.instrument_id]
+    np.testing.assert_array_equal(found.american[place], both.exercise == "american")
+    np.testing.assert_array_equal(found.arrays.loss[place], arrays.loss)
