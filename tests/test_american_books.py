@@ -346,8 +346,8 @@ def test_limits_are_finite_in_value_and_gradient(vol: float) -> None:
 
 
 TWO = {
-    "call": ("STK-090-1.0-call", replace(market(), discounts={"USD": flat_rate(-0.03)}), "call under a rate of -3.000%"),
-    "put": ("STK-400-1.0-put", replace(market(), discounts={"USD": flat_rate(-0.01)}), "put under a rate of -1.000%"),
+    "call": ("STK-090-1.0-call", replace(market(), discounts={"USD": flat_rate(-0.03)}), "call under a rate of -3.0"),
+    "put": ("STK-400-1.0-put", replace(market(), discounts={"USD": flat_rate(-0.01)}), "put under a rate of -1.0"),
 }
 
 
