@@ -254,8 +254,9 @@ def test_gradients_against_differences(drawn: ScenarioSet) -> None:
         # What is settled has a kink at its strike.
         error = (np.abs(own - (up - down) / (2 * width)) / size / growth)[alive]
         assert np.isfinite(own).all() and np.max(np.abs(own) / size) > 0.05
-        # Delta has a kink and gamma a step at the boundary, which few paths come within the width of.
-        assert np.quantile(error, 0.9999) <= 2e-4 and np.sqrt(np.mean(error**2)) <= 2e-5, field
+        # Gamma has a step at the boundary, and the slope of a smile between two of `NODES` is that of the chord.
+        most, typical = (1e-3, 5e-5) if field == "log_spot" else (1e-4, 5e-6)
+        assert np.quantile(error, 0.9999) <= most and np.sqrt(np.mean(error**2)) <= typical, field
 
 
 def test_greeks_against_differences() -> None:
