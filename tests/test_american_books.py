@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,7 +26,7 @@ from pmvar.methods.span.default import default_arrays
 from pmvar.risk.rules import MarginRules
 from pmvar.scenarios import ScenarioSet, stress_scenarios
 from pmvar.types import PATH_TILE, Greek, Precision
-from pmvar.valuation.blocks import block_pnl, no_bump
+from pmvar.valuation.blocks import AmericanBlock, TangentBlock, block_pnl, no_bump
 from pmvar.valuation.exposure import block_exposure
 from pmvar.valuation.today import STILL, terms_today, values_and_greeks, values_under
 from tests.books import small_book, small_rows
@@ -130,7 +131,7 @@ def quantlib(
     ql.Settings.instance().evaluationDate = today
     flat = [ql.YieldTermStructureHandle(ql.FlatForward(today, x, count)) for x in (held, rate)]
     surface = ql.BlackVolTermStructureHandle(ql.BlackConstantVol(today, ql.NullCalendar(), vol, count))
-    process = ql.BlackScholesMertonProcess(ql.QuoteHandle(ql.SimpleQuote(spot)), *flat, surface)
+    process = ql.BlackScholesMertonProcess(ql.QuoteHandle(ql.SimpleQuote(spot)), flat[0], flat[1], surface)
     kind = ql.Option.Call if sign > 0 else ql.Option.Put
     end = today + round(days)
     option = ql.VanillaOption(ql.PlainVanillaPayoff(kind, strike), ql.AmericanExercise(today, end))
@@ -242,6 +243,7 @@ def test_gradients_against_differences(drawn: ScenarioSet) -> None:
     near = [block.tangent(world) for _, block in pnl.plan.blocks]
     found = [block_exposure(block, world, drawn.vol_cap) for block in near]
     for (_, block), tangent in zip(pnl.plan.blocks, near, strict=True):
+        assert isinstance(block, AmericanBlock) and isinstance(tangent, TangentBlock)
         # What is differentiated is the P&L.
         own = block.profit(tangent.put, world, no_bump(world.log_base.dtype))
         np.testing.assert_allclose(own, block_pnl(block, world), rtol=0, atol=1e-12)
@@ -377,7 +379,7 @@ def test_margins_do_not_depend_on_neighbours_or_order(drawn: ScenarioSet) -> Non
     mine = {n: float(q) for n, q in zip(names, np.random.default_rng(2).normal(size=len(names)), strict=True)}
     shuffled = AMERICAN.take(np.random.default_rng(3).permutation(len(AMERICAN)))
 
-    def tables(book: pmvar.Portfolio) -> dict:
+    def tables(book: pmvar.Portfolio) -> Any:
         return pmvar.margin_report(pmvar.reprice(book, market(), drawn), book, MarginRules()).tables
 
     alone = tables(portfolio(AMERICAN, {"A": mine}, {"A": {"USD": 1e3}}))

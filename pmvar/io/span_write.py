@@ -82,7 +82,7 @@ Family = tuple[str, str, str, str]
 def _families(instruments: Instruments) -> dict[Family, int]:
     """(underlying, type, settlement, exercise) -> number; every underlying has a physical, which options refer to."""
     columns = (instruments.underlying, _type(instruments), instruments.settlement, instruments.exercise)
-    found = {tuple(map(str, family)) for family in zip(*columns, strict=True)}
+    found: set[Family] = {(str(u), str(k), str(s), str(e)) for u, k, s, e in zip(*columns, strict=True)}
     found |= {(str(u), "PHY", "linear", "") for u in instruments.underlying}
     return {family: i + 1 for i, family in enumerate(sorted(found))}
 

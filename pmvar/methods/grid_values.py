@@ -235,10 +235,10 @@ def _delta(instruments: Instruments, terms: Terms) -> Float[np.ndarray, " instru
     option = units * sign * ndtr(sign * (np.log(forward / strike) / deviation + deviation / 2))
     early = np.flatnonzero(instruments.exercise == Exercise.AMERICAN)
     if len(early):
-        some = Terms(*(np.asarray(t)[early] for t in terms))
+        some = Terms(*(jnp.asarray(np.asarray(t)[early]) for t in terms))
         slope = slopes_under(instruments.take(early), some, STILL, along=STILL._replace(log_spot=1.0))[:, 0]
-        price = some.forward * np.exp(-(some.rate - some.dividend_yield) * some.time)
-        option[early] = slope / (price * some.settlement)
+        price = some.forward * jnp.exp(-(some.rate - some.dividend_yield) * some.time)
+        option[early] = slope / np.asarray(price * some.settlement)
     future = np.where(instruments.settlement == Settlement.INVERSE, units / forward, units)
     is_future = np.isin(instruments.kind, [Kind.FUTURE, Kind.PERPETUAL])
     return np.where(instruments.kind == Kind.OPTION, option, np.where(is_future, future, 0.0))

@@ -211,7 +211,7 @@ def values_and_greeks(
         terms = _padded(terms_today(some, market), product)
         amounts, by = local(terms, product=product)
         value[rows] = np.asarray(amounts)[: len(rows)]
-        by = Moves(*(np.asarray(x)[: len(rows)] for x in by))
+        vega, theta, rho = (np.asarray(x)[: len(rows)] for x in (by.vol, by.clock, by.rate))
         exposures = [_exposures(some, i, market) for i in range(len(rows))]
         for slot in range(max(map(len, exposures))):
             has = np.array([i for i, e in enumerate(exposures) if len(e) > slot])
@@ -225,10 +225,10 @@ def values_and_greeks(
             if product.kind is Kind.OPTION:
                 put(rows[has], factors, Greek.GAMMA, (bend - slope) / spot**2)
         if product.kind is Kind.OPTION:
-            put(rows, [factor_name(u, FactorKind.VOL) for u in some.underlying], Greek.VEGA, by.vol)
-            put(rows, ["time"] * len(rows), Greek.THETA, by.clock * (DAY / SECONDS_PER_YEAR))
+            put(rows, [factor_name(u, FactorKind.VOL) for u in some.underlying], Greek.VEGA, vega)
+            put(rows, ["time"] * len(rows), Greek.THETA, theta * (DAY / SECONDS_PER_YEAR))
             if product.linear:
-                put(rows, [f"{c}:rate" for c in some.quote_currency], Greek.RHO, by.rate)
+                put(rows, [f"{c}:rate" for c in some.quote_currency], Greek.RHO, rho)
     return value, [Sensitivity(f, g, column) for (f, g), column in sorted(table.items())]
 
 
@@ -288,9 +288,12 @@ def _one_by_one(
     shape, n = at[0].shape, at[0].size
     # Whole chunks, the first price again as padding: one shape is compiled.
     place = np.pad(np.arange(n), (0, -n % AMERICANS))
-    flat = [[np.broadcast_to(x, shape).ravel()[place] for x in columns] for columns in (some, at, by)]
+
+    def chunk(columns: Columns, start: int) -> Columns:
+        return [np.broadcast_to(x, shape).ravel()[place[start : start + AMERICANS]] for x in columns]
+
     parts = [
-        _moved(*([x[start : start + AMERICANS] for x in columns] for columns in flat), product)
+        _moved(chunk(some, start), chunk(at, start), chunk(by, start), product)
         for start in range(0, len(place), AMERICANS)
     ]
     return np.concatenate(parts)[:n].reshape(shape)
