@@ -100,6 +100,8 @@ def _instruments(columns: dict[str, list]) -> Instruments:
         contract_size=np.ones(n),
         expiry=np.array(columns["expiry"]),
         strike=np.array(columns["strike"]),
+        exercise=constant("european"),
+        deliverable=constant(""),
     )
 
 

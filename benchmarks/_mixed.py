@@ -197,13 +197,15 @@ def ghs_book(name: str, *, degrees_of_freedom: float | None) -> Book:
 
 def _table(rows: list[dict[str, object]]) -> Instruments:
     blank = {"contract_size": 1.0, "strike": np.nan, "put_call": "", "settlement": "linear", "quote_currency": "USD",
-             "settlement_currency": "USD"}  # fmt: skip
+             "settlement_currency": "USD", "deliverable": ""}  # fmt: skip
+    for row in rows:
+        row["exercise"] = "european" if row["kind"] == "option" else ""
     full = sorted(({**blank, **row} for row in rows), key=lambda r: str(r["instrument_id"]))
     numbers = ("contract_size", "expiry", "strike")
     return Instruments(
         **{
             name: np.array([r[name] for r in full], dtype=np.float64 if name in numbers else object)
             for name in ("instrument_id", "kind", "underlying", "settlement", "quote_currency", "settlement_currency",
-                         "put_call", *numbers)
+                         "put_call", "exercise", "deliverable", *numbers)
         }
     )  # fmt: skip

@@ -30,7 +30,9 @@ def normalised_black(
     """
     k, dtype = log_moneyness, log_moneyness.dtype
     s = jnp.maximum(total_deviation, SMALLEST_DEVIATION)
-    otm = jnp.where(k >= 0, 1.0, -1.0).astype(dtype)
+    # Not from 0: at the money k is 0 or its rounding, and where the compiler computes it twice, once with a fused
+    # multiply-add, both must be on one side, or the derivative is that of two different legs.
+    otm = jnp.where(k >= -1e-12, 1.0, -1.0).astype(dtype)
     d1 = -k / s + s / 2
     time_value = otm * (normal_cdf(otm * d1) - jnp.exp(k) * normal_cdf(otm * (d1 - s)))
     # Not max(·, 0), which at 0 halves the derivative; written so that NaN stays NaN.

@@ -18,7 +18,7 @@ from pmvar.kernels.exercise_boundary import depth, interpolated, interpolation, 
 POINTS = 16
 """Points of the premium's quadrature."""
 
-VOL_NODES = 10
+VOL_NODES = 16
 """Chebyshev nodes of ln σ."""
 
 
@@ -41,9 +41,9 @@ def tabulated(
     lowest_vol: Float[Array, " option"],
     highest_vol: Float[Array, " option"],
 ) -> ExerciseTable:
-    """Tables of puts for 0 < `lowest_vol` < `highest_vol`, float64; `time` in years > 0, of calls see `as_put`.
+    """Tables of puts for 0 < `lowest_vol` < `highest_vol`, float64; `time` in years ≥ 0, of calls see `as_put`.
 
-    Prices are within 3e-6 of max(S, K) where the range is a factor of 7, 1e-5 where it is 25 (up to two years).
+    Prices are within 2e-6 of max(S, K) where the range is a factor of 25, 4e-6 where it is 80 (up to two years).
     """
     low, high = jnp.log(lowest_vol), jnp.log(highest_vol)
     centre, half_width = (high + low) / 2, (high - low) / 2

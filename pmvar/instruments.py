@@ -31,6 +31,10 @@ class Instruments:
     """In quote currency; NaN where the instrument has none."""
     put_call: np.ndarray
     """`call`, `put` or an empty string."""
+    exercise: np.ndarray
+    """`Exercise` values of options, an empty string elsewhere."""
+    deliverable: np.ndarray
+    """`Deliverable` values of American options, an empty string elsewhere."""
 
     def __len__(self) -> int:
         return len(self.instrument_id)
@@ -64,4 +68,6 @@ def cash(assets: np.ndarray) -> Instruments:
         expiry=np.full(n, np.inf),
         strike=np.full(n, np.nan),
         put_call=constant(""),
+        exercise=constant(""),
+        deliverable=constant(""),
     )

@@ -38,6 +38,20 @@ class PutCall(StrEnum):
     PUT = "put"
 
 
+class Exercise(StrEnum):
+    """When an option may be exercised: at expiry, or at any moment until then."""
+
+    EUROPEAN = "european"
+    AMERICAN = "american"
+
+
+class Deliverable(StrEnum):
+    """What exercise of an American option delivers: the underlying, or its future for the option's expiry."""
+
+    SPOT = "spot"
+    FUTURE = "future"
+
+
 class FactorKind(StrEnum):
     """What a risk factor moves, the part of its name after the colon."""
 

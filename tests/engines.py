@@ -75,9 +75,12 @@ def mixed_market(**changes: Any) -> MarketSnapshot:
 
 def table(rows: Sequence[Mapping[str, Any]]) -> Instruments:
     """Instruments from rows; a key that a row lacks has its usual blank."""
-    blank = {"contract_size": 1.0, "expiry": np.inf, "strike": np.nan, "put_call": ""}
-    full = [blank | dict(row) for row in rows]
-    text = ("instrument_id", "kind", "underlying", "settlement", "quote_currency", "settlement_currency", "put_call")
+    blank = {"contract_size": 1.0, "expiry": np.inf, "strike": np.nan, "put_call": "", "deliverable": ""}
+    full = [blank | {"exercise": "european" if row["kind"] == "option" else ""} | dict(row) for row in rows]
+    text = (
+        "instrument_id", "kind", "underlying", "settlement", "quote_currency", "settlement_currency", "put_call",
+        "exercise", "deliverable",
+    )  # fmt: skip
     columns = {
         name: np.array([r[name] for r in full], dtype=object if name in text else np.float64)
         for name in (*text, "contract_size", "expiry", "strike")

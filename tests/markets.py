@@ -70,6 +70,8 @@ def instrument(
     expiry: float = np.inf,
     strike: float = np.nan,
     put_call: str = "",
+    exercise: str = "european",
+    deliverable: str = "",
 ) -> dict[str, object]:
     """One row of an instrument table; by default settled in what its settlement says."""
     return {
@@ -83,6 +85,8 @@ def instrument(
         "expiry": expiry,
         "strike": strike,
         "put_call": put_call,
+        "exercise": exercise if kind == "option" else "",
+        "deliverable": deliverable,
     }
 
 

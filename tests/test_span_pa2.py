@@ -360,7 +360,7 @@ def test_hostile_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_book_of_gold(tmp_path: Path) -> None:
-    """It loads, and its positions are margined by the file; American options keep their arrays and lend their vols."""
+    """It loads, and its positions are margined by the file; American options keep their arrays, on futures here."""
     file = tmp_path / "gold.pa2"
     file.write_text("\n".join(lines()))
     summary = import_span(file, tmp_path / "book", commodities=("GC",))
@@ -377,4 +377,8 @@ def test_a_book_of_gold(tmp_path: Path) -> None:
     assert american.american.tolist() == [False, False, True, True, False]
     np.testing.assert_array_equal(american.arrays.loss, found.arrays.loss)
     summary = import_span(file, tmp_path / "other", commodities=("GC",))
-    assert summary.counts["instruments"] == 2 and any("2 American options" in n for n in summary.notes)
+    assert summary.counts["instruments"] == 4 and any("2 American options" in n for n in summary.notes)
+    generate(tmp_path / "other", n_accounts=2, seed=5)
+    table = load_book(tmp_path / "other").portfolio.instruments
+    assert table.exercise[table.kind == "option"].tolist() == ["american"] * 2
+    assert table.deliverable[table.kind == "option"].tolist() == ["future"] * 2

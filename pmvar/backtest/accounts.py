@@ -11,7 +11,7 @@ from pmvar.market.curves import DiscountCurve, ForwardCurve
 from pmvar.market.snapshot import MarketSnapshot
 from pmvar.market.surface import VolSlice, VolSurface
 from pmvar.portfolio import Portfolio, build_portfolio
-from pmvar.types import DAY, Kind, PutCall, Settlement
+from pmvar.types import DAY, Exercise, Kind, PutCall, Settlement
 
 NOTIONAL = 1_000_000.0
 """Of each account, in currency."""
@@ -83,6 +83,7 @@ def _listed(assets: Sequence[str], vols: Sequence[str], as_of: float) -> Instrum
         return np.array([row[i] for row in rows], dtype=dtype)
 
     n = len(rows)
+    is_option = column(1) == Kind.OPTION
     return Instruments(
         instrument_id=column(0),
         kind=np.array([str(row[1]) for row in rows], dtype=object),
@@ -94,4 +95,6 @@ def _listed(assets: Sequence[str], vols: Sequence[str], as_of: float) -> Instrum
         expiry=column(3, float),
         strike=column(4, float),
         put_call=column(5),
+        exercise=np.where(is_option, str(Exercise.EUROPEAN), "").astype(object),
+        deliverable=np.full(n, "", dtype=object),
     )

@@ -1,7 +1,8 @@
 """import_span: a SPAN file to a book without positions: its futures, options, prices, vols and rates.
 
-Options are worth what SPAN's own model says of them at the file's volatility: spot Black–Scholes, Black of the future's
-price for options on futures. Days begin at 00:00 UTC, so that times to expiry are those of the file, counted in days.
+European options are worth what SPAN's own model says of them at the file's volatility: spot Black–Scholes, Black of the
+future's price for options on futures. American ones are worth their exercise besides, at that volatility. Days begin
+at 00:00 UTC, so that times to expiry are those of the file, counted in days.
 """
 
 from __future__ import annotations
@@ -21,15 +22,15 @@ from pmvar.io.span_read import read_span
 from pmvar.io.times import format_time, parse_time
 from pmvar.io.write_book import write_book
 from pmvar.market.surface import VolSlice, VolSurface
-from pmvar.types import DAY, Kind, PutCall, Settlement
+from pmvar.types import DAY, Deliverable, Exercise, Kind, PutCall, Settlement
 
 APART = 1e-4
 """Vols of a call and a put of one strike that differ by more are counted."""
 
 
 @dataclass
-class _LeftOut:
-    """Counts for the notes."""
+class _Counts:
+    """For the notes."""
 
     apart: int = 0
     """Strikes whose call and put vols differ."""
@@ -45,7 +46,7 @@ class _LeftOut:
             (self.without, "options without a volatility, or past their expiry, are left out"),
             (
                 self.american,
-                "American options lend their vols and are left out: a book cannot value them",
+                "American options: the file's vols are taken for those of their American prices",
             ),
             (self.undated, "futures without a settlement date are left out"),
             (self.crossed, "options on another future than others of their expiry are left out"),
@@ -89,9 +90,9 @@ def import_span(file: str | Path, out: str | Path, *, commodities: Collection[st
 
 def _tables(
     found: SpanFile, currency: str, as_of: float
-) -> tuple[dict[str, list[dict[str, Any]]], dict[str, VolSurface], _LeftOut]:
+) -> tuple[dict[str, list[dict[str, Any]]], dict[str, VolSurface], _Counts]:
     """Tables of the book; surfaces by underlying; what is left out of them."""
-    c, left = found.contracts, _LeftOut()
+    c, left = found.contracts, _Counts()
     underlying = np.array([str(u).split()[0] for u in found.underlying_id], dtype=object)
     names = ("instruments", "market/spots", "market/forwards", "market/vols", "market/rates")
     tables: dict[str, list[dict[str, Any]]] = {n: [] for n in names}
@@ -132,8 +133,10 @@ def _tables(
         option = {"kind": Kind.OPTION, "expiry": expiry, "strike": float(c.strike[i]), "put_call": right}
         if found.american[i]:
             left.american += 1
+            on = Deliverable.FUTURE if found.product[i] == FUTURE_OPTION else Deliverable.SPOT
+            tables["instruments"].append(row | option | {"exercise": Exercise.AMERICAN, "deliverable": on})
         else:
-            tables["instruments"].append(row | option | {"exercise": "european"})
+            tables["instruments"].append(row | option | {"exercise": Exercise.EUROPEAN})
         rates[expiry] = float(c.rate[i])
         quotes.setdefault((name, expiry), {}).setdefault(float(c.strike[i]), {})[int(c.kind[i])] = float(c.vol[i])
     physical = {row["name"] for row in tables["market/spots"]}

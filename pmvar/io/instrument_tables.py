@@ -14,7 +14,7 @@ from pmvar.io.tables import Table
 from pmvar.io.times import format_time
 from pmvar.market.snapshot import MarketSnapshot
 from pmvar.market.surface import Quoted
-from pmvar.types import FactorKind, Kind, PutCall, Settlement, factor_name
+from pmvar.types import Deliverable, Exercise, FactorKind, Kind, PutCall, Settlement, factor_name
 
 MARK_FACTOR = 10.0
 """A mark outside its no-arbitrage bounds by this factor is in the wrong unit."""
@@ -38,9 +38,12 @@ def check_terms(table: Table, *, problems: Problems) -> None:
     reject(~option & ~no_strike, "strike", "only an option has a strike", "leave it blank")
     reject(option & (table["put_call"] == ""), "put_call", "an option is a call or a put", "supply it")
     reject(~option & (table["put_call"] != ""), "put_call", "only an option is a call or a put", "leave it blank")
-    reject(option & (table["exercise"] == ""), "exercise", "an option names its exercise", "write european")
+    reject(option & (table["exercise"] == ""), "exercise", "an option names its exercise", "write european or american")
     reject(~option & (table["exercise"] != ""), "exercise", "only an option has an exercise", "leave it blank")
-    inverse = settlement == Settlement.INVERSE
+    american, inverse = table["exercise"] == Exercise.AMERICAN, settlement == Settlement.INVERSE
+    rule = "only an American option names what it delivers"
+    reject(~american & (table["deliverable"] != ""), "deliverable", rule, "leave it blank")
+    reject(american & inverse, "exercise", "an American option is linear", "write european, or settle it linearly")
     reject((kind == Kind.SPOT) & inverse, "settlement", "a spot instrument is linear", "write linear")
     column = "settlement_currency"
     reject(
@@ -112,7 +115,9 @@ def build_instruments(table: Table) -> Instruments:
     """The table as instruments, sorted by id."""
     order = np.argsort(table["instrument_id"].astype(str), kind="stable")
     expiry = np.where(np.isnan(table["expiry"]), np.inf, table["expiry"])
-    columns = {**table.columns, "expiry": expiry}
+    unsaid = (table["exercise"] == Exercise.AMERICAN) & (table["deliverable"] == "")
+    deliverable = np.where(unsaid, str(Deliverable.SPOT), table["deliverable"]).astype(object)
+    columns = {**table.columns, "expiry": expiry, "deliverable": deliverable}
     return Instruments(**{field.name: columns[field.name][order] for field in fields(Instruments)})
 
 
@@ -180,6 +185,9 @@ def _bounds(priced: Instruments, market: MarketSnapshot) -> tuple[np.ndarray, np
             unit = float(discount.discount_factor(expiry))
         else:
             continue
+        if priced.exercise[i] == Exercise.AMERICAN:
+            # Exercised at once, where that is more: the discount that a European one waits for is then none.
+            forward, unit = (forward, 1.0) if priced.deliverable[i] == Deliverable.FUTURE else (spot[name], 1.0)
         call = priced.put_call[i] == PutCall.CALL
         intrinsic = max(forward - strike, 0.0) if call else max(strike - forward, 0.0)
         high[i] = unit * (forward if call else strike)

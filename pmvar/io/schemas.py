@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pmvar.io.tables import Column, Schema, Type
-from pmvar.types import Kind, PutCall, Settlement
+from pmvar.types import Deliverable, Exercise, Kind, PutCall, Settlement
 
 PRODUCT_COLUMNS = (
     "payoff", "barrier", "barrier_type", "rebate", "averaging_start", "fx_rate", "coupon", "frequency",
@@ -65,7 +65,8 @@ INSTRUMENTS = Schema(
         _time("expiry", optional=True),
         _number("strike", 0.0, optional=True, exclusive=True),
         Column("put_call", Type.TEXT, optional=True, choices=tuple(PutCall)),
-        Column("exercise", Type.TEXT, optional=True, choices=("european",), unsupported=("american",)),
+        Column("exercise", Type.TEXT, optional=True, choices=tuple(Exercise)),
+        Column("deliverable", Type.TEXT, optional=True, choices=tuple(Deliverable)),
         *(Column(name, Type.UNUSED, optional=True) for name in PRODUCT_COLUMNS),
     ),
     key=("instrument_id",),

@@ -33,7 +33,7 @@ class SpanFile:
     product: np.ndarray
     """PHY, FUT, OOP or OOF."""
     american: np.ndarray
-    """Whether an option may be exercised before its expiry: its published array holds, `contracts` cannot value it."""
+    """Whether an option may be exercised before its expiry: its published array knows, `contracts` does not."""
     settlement_date: np.ndarray
     """YYYYMMDD, "" where the file gives none."""
     contracts: SpanContracts

@@ -17,7 +17,7 @@ from pmvar.io.atomic import whole_file
 from pmvar.market.snapshot import MarketSnapshot
 from pmvar.methods.span.arrays import SpanArrays
 from pmvar.methods.span.parameters import SpanGrid, SpanParameters, Spread
-from pmvar.types import SECONDS_PER_YEAR, Kind
+from pmvar.types import SECONDS_PER_YEAR, Exercise, Kind
 from pmvar.valuation.today import Terms, terms_today
 
 NEVER = "99991231"
@@ -44,7 +44,7 @@ def write_span(
         given = ElementTree.SubElement(house, "ccDef")
         _texts(given, cc=commodity.name, currency=commodity.currency, riskExponent="0", capAnov="0",
                somMeth=str(commodity.short_option_method))  # fmt: skip
-        for (underlying, kind, _), number in families.items():
+        for (underlying, kind, *_), number in families.items():
             if underlying == commodity.name:
                 _texts(ElementTree.SubElement(given, "pfLink"), pfId=str(number), pfType=kind, sc="1")
         tier = ElementTree.SubElement(ElementTree.SubElement(given, "somTiers"), "tier")
@@ -57,10 +57,11 @@ def write_span(
         _spread(between, credit, s + 1, "W", parameters)
     exchange = ElementTree.SubElement(house, "exchange")
     _texts(exchange, exch="PMVAR")
-    for (underlying, kind, settlement), number in families.items():
+    for (underlying, kind, settlement, exercise), number in families.items():
         rows = np.flatnonzero(
             (instruments.underlying == underlying)
             & (instruments.settlement == settlement)
+            & (instruments.exercise == exercise)
             & (_type(instruments) == kind)
         )
         _family(exchange, underlying, kind, number, rows, instruments, terms, arrays, market, families)
@@ -75,16 +76,20 @@ def _type(instruments: Instruments) -> np.ndarray:
     return np.array([kinds.get(Kind(k), "FUT") for k in instruments.kind], dtype=object)
 
 
-def _families(instruments: Instruments) -> dict[tuple[str, str, str], int]:
-    """(underlying, type, settlement) -> number; every underlying has a physical, which options refer to."""
-    found = set(zip(instruments.underlying, _type(instruments), instruments.settlement, strict=True))
-    found |= {(u, "PHY", "linear") for u in instruments.underlying}
-    return {(str(u), str(k), str(s)): i + 1 for i, (u, k, s) in enumerate(sorted(found))}
+Family = tuple[str, str, str, str]
+
+
+def _families(instruments: Instruments) -> dict[Family, int]:
+    """(underlying, type, settlement, exercise) -> number; every underlying has a physical, which options refer to."""
+    columns = (instruments.underlying, _type(instruments), instruments.settlement, instruments.exercise)
+    found: set[Family] = {(str(u), str(k), str(s), str(e)) for u, k, s, e in zip(*columns, strict=True)}
+    found |= {(str(u), "PHY", "linear", "") for u in instruments.underlying}
+    return {family: i + 1 for i, family in enumerate(sorted(found))}
 
 
 def _family(
     exchange: Element, underlying: str, kind: str, number: int, rows: np.ndarray, instruments: Instruments,
-    terms: Terms, arrays: SpanArrays, market: MarketSnapshot, families: dict[tuple[str, str, str], int],
+    terms: Terms, arrays: SpanArrays, market: MarketSnapshot, families: dict[Family, int],
 ) -> None:  # fmt: skip
     """A phyPf, futPf or oopPf."""
     tag = {"PHY": "phyPf", "FUT": "futPf", "OOP": "oopPf"}[kind]
@@ -101,13 +106,15 @@ def _family(
             if kind == "FUT":
                 _texts(item, setlDate=month, t=_number(_years(instruments, i, market)))
         return
-    _texts(family, exercise="EURO")
+    american = len(rows) and instruments.exercise[rows[0]] == Exercise.AMERICAN
+    _texts(family, exercise="AMER" if american else "EURO")
     for month in sorted({_month(instruments, i) for i in rows.tolist()}):
         own = [i for i in rows.tolist() if _month(instruments, i) == month]
         series = ElementTree.SubElement(family, "series")
         _texts(series, pe=month, setlDate=month, t=_number(_years(instruments, own[0], market)),
                svf=_number(terms.units[own[0]]), sc="1")  # fmt: skip
-        _texts(ElementTree.SubElement(series, "undC"), pfId=str(families[underlying, "PHY", "linear"]), cId=underlying)
+        physical = families[underlying, "PHY", "linear", ""]
+        _texts(ElementTree.SubElement(series, "undC"), pfId=str(physical), cId=underlying)
         rate = float(terms.rate[own[0]])
         carry = float(np.log(terms.forward[own[0]] / terms.spot[own[0]])) / _years(instruments, own[0], market)
         _texts(ElementTree.SubElement(series, "intrRate"), val=_number(rate))

@@ -13,9 +13,8 @@ from pmvar.market.snapshot import MarketSnapshot
 from pmvar.methods.standard import standard_margin, unit_requirements
 from pmvar.portfolio import Portfolio
 from pmvar.valuation.plan import missing_today
-from pmvar.valuation.today import Moves, terms_today, values_under
+from pmvar.valuation.today import STILL, terms_today, values_under
 
-STILL = Moves(0.0, 0.0, 0.0, 0.0, 0.0)
 NAMED = 20
 """Accounts that a note names; the others are counted."""
 

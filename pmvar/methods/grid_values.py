@@ -17,8 +17,8 @@ from pmvar.instruments import Instruments
 from pmvar.market.snapshot import MarketSnapshot
 from pmvar.methods.grid_rules import Coin, GridRules
 from pmvar.methods.grid_scenarios import GridBlock, Scenario, Skew, VolMove, VolShock, VolUnit
-from pmvar.types import DAY, SECONDS_PER_YEAR, Kind, Settlement
-from pmvar.valuation.today import Moves, Terms, slopes_under, terms_today, values_under
+from pmvar.types import DAY, SECONDS_PER_YEAR, Exercise, Kind, Settlement
+from pmvar.valuation.today import STILL, Moves, Terms, slopes_under, terms_today, values_under
 
 DAYS_PER_YEAR = SECONDS_PER_YEAR / DAY
 TENOR = 30.0
@@ -229,11 +229,18 @@ def _linked(instruments: Instruments, underlying: str, market: MarketSnapshot) -
 
 
 def _delta(instruments: Instruments, terms: Terms) -> Float[np.ndarray, " instrument"]:
-    """Units of the underlying per contract: Black's delta, undiscounted; of inverse futures, their coins."""
+    """Units of the underlying per contract: Black's delta, undiscounted; the delta of American options; of inverse
+    futures, their coins."""
     units, forward, strike, sign = (np.asarray(x) for x in (terms.units, terms.forward, terms.strike, terms.sign))
     time = np.maximum(np.asarray(terms.time), 0.0)
     deviation = np.maximum(np.asarray(terms.vol) * np.sqrt(time), 1e-12)
     option = units * sign * ndtr(sign * (np.log(forward / strike) / deviation + deviation / 2))
+    early = np.flatnonzero(instruments.exercise == Exercise.AMERICAN)
+    if len(early):
+        some = Terms(*(jnp.asarray(np.asarray(t)[early]) for t in terms))
+        slope = slopes_under(instruments.take(early), some, STILL, along=STILL._replace(log_spot=1.0))[:, 0]
+        price = some.forward * jnp.exp(-(some.rate - some.dividend_yield) * some.time)
+        option[early] = slope / np.asarray(price * some.settlement)
     future = np.where(instruments.settlement == Settlement.INVERSE, units / forward, units)
     is_future = np.isin(instruments.kind, [Kind.FUTURE, Kind.PERPETUAL])
     return np.where(instruments.kind == Kind.OPTION, option, np.where(is_future, future, 0.0))

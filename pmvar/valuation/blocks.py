@@ -12,10 +12,11 @@ from jaxtyping import Array, Float, Int
 
 from pmvar.kernels.delta_one import carried_pnl, margined_pnl
 from pmvar.kernels.european import Bump, EuropeanState, EuropeanTerms, european_value, smile_vol
+from pmvar.kernels.exercise_table import ExerciseTable, tabulated_put_value
 from pmvar.kernels.smile import hats
 from pmvar.valuation.world import World
 
-T = TypeVar("T", Bump, EuropeanTerms, EuropeanState)
+T = TypeVar("T", Bump, EuropeanTerms, EuropeanState, ExerciseTable)
 
 
 class Block(eqx.Module):
@@ -24,6 +25,10 @@ class Block(eqx.Module):
     @abstractmethod
     def pnl(self, world: World, bump: Bump) -> Float[Array, "instrument scenario"]:
         """P&L per contract in base currency from today's market displaced by `bump` to `world` displaced alike."""
+
+    def tangent(self, world: World) -> Block:
+        """What has the P&L of this block and its first derivatives near `world`: itself, where that is cheap."""
+        return self
 
 
 class CarriedBlock(Block):
@@ -59,34 +64,47 @@ class MarginedBlock(Block):
         return margined_pnl(self.scale.astype(dtype), self.power.astype(dtype), move, money, bump)
 
 
+class Smile(eqx.Module):
+    """Vols of a block of options in a world; those on one underlying stand together where they have a smile."""
+
+    vol_at_node: Float[Array, "piece width node"]
+    """Volatility after moves `NODES` of the log spot; a single node is a flat smile."""
+    slice_row: Int[Array, " option"]
+    spot_row: Int[Array, " group"]
+    """Slice of each group's spot."""
+
+    def vol(self, world: World, bump: Bump) -> Float[Array, "option scenario"]:
+        """Per √year. A bump of today's vols is scaled by the scenario like the vols themselves."""
+        table = self.vol_at_node.astype(world.log_base.dtype)
+        if table.shape[-1] == 1:
+            vol = table.reshape(-1, 1) + bump.vol
+        else:
+            vol = smile_vol(table, hats(world.log_forward[self.spot_row] + bump.log_spot)) + bump.vol
+        return vol * world.vol_multiplier[self.slice_row]
+
+
 class EuropeanBlock(Block):
-    """European options; those on one underlying stand together where they have a smile."""
+    """European options."""
 
     terms: EuropeanTerms
+    smile: Smile
     vol_today: Float[Array, " option"]
     vol_slope: Float[Array, " option"]
     """Derivative of `vol_today` by the log forward, the smile held in moneyness."""
-    vol_at_node: Float[Array, "piece width node"]
-    """Volatility after moves `NODES` of the log spot; a single node is a flat smile."""
     time_today: Float[Array, " option"]
     """Years to expiry today."""
     time_then: Float[Array, " option"]
     """Years to expiry at the horizon, 0 if settled before."""
     log_discount_then: Float[Array, " option"]
     """ln of the discount factor at the horizon over today's."""
-    slice_row: Int[Array, " option"]
     base_row: Int[Array, " option"]
-    spot_row: Int[Array, " group"]
-    """Slice of each group's spot."""
 
     def pnl(self, world: World, bump: Bump) -> Float[Array, "instrument scenario"]:
         """See the base."""
         dtype = world.log_base.dtype
-        # A bump of today's vols is scaled by the scenario like the vols themselves.
-        vol = self._vol(world, bump) * world.vol_multiplier[self.slice_row]
         then = EuropeanState(
-            world.log_forward[self.slice_row],
-            vol,
+            world.log_forward[self.smile.slice_row],
+            self.smile.vol(world, bump),
             world.log_base[self.base_row],
             self.log_discount_then.astype(dtype),
             self.time_then.astype(dtype),
@@ -100,12 +118,105 @@ class EuropeanBlock(Block):
         after = european_value(_cast(self.terms, dtype), then, bump)
         return after - before
 
-    def _vol(self, world: World, bump: Bump) -> Float[Array, "option scenario"]:
-        dtype = world.log_base.dtype
-        table = self.vol_at_node.astype(dtype)
-        if table.shape[-1] == 1:
-            return table.reshape(-1, 1) + bump.vol
-        return smile_vol(table, hats(world.log_forward[self.spot_row] + bump.log_spot)) + bump.vol
+
+class AmericanBlock(Block):
+    """American options on a spot or a future, settled in their quote currency, each as a put: see `as_put`."""
+
+    smile: Smile
+    table: ExerciseTable
+    """Boundaries of the time left at the horizon."""
+    table_by_rate: ExerciseTable
+    """Derivative of `table` by the zero rate, forwards held: rate and yield move alike."""
+    scale: Float[Array, " option"]
+    """Base currency: contract size × settlement price × strike of puts, × price of what calls are on at the horizon
+    if nothing moves."""
+    log_moneyness: Float[Array, " option"]
+    """ln(S/K) at the horizon if nothing moves."""
+    sign: Float[Array, " option"]
+    """+1 call, −1 put."""
+    today: Float[Array, " option"]
+    """Value in base currency."""
+    today_by: Float[Array, "bump option"]
+    """Its derivatives, by the fields of `Bump`."""
+    base_row: Int[Array, " option"]
+
+    def pnl(self, world: World, bump: Bump) -> Float[Array, "instrument scenario"]:
+        """See the base."""
+        return self.profit(self.put_value(bump.rate, *self.state(world, bump)), world, bump)
+
+    def tangent(self, world: World) -> Block:
+        """See the base."""
+        at = _state(self, world)
+        # Compiled one by one: together, one's quadrature would be summed again for each of the others.
+        by = tuple(_put_slope(self, *at, along=i) for i in range(3))
+        return TangentBlock(self, at, _put(self, *at), by)
+
+    def state(
+        self, world: World, bump: Bump
+    ) -> tuple[Float[Array, "option scenario"], Float[Array, "option scenario"]]:
+        """Log-moneyness as a put, and volatility."""
+        still = self.log_moneyness.astype(world.log_base.dtype)[:, None]
+        sign = self.sign.astype(still.dtype)[:, None]
+        return -sign * (still + self._move(world, bump)), self.smile.vol(world, bump)
+
+    def put_value(
+        self, rate: Float[Array, ""], m: Float[Array, "option scenario"], vol: Float[Array, "option scenario"]
+    ) -> Float[Array, "option scenario"]:
+        """Per unit of strike, at log-moneyness `m` and a zero rate `rate` above today's."""
+        shifted = jax.tree.map(lambda x, slope: x + rate.astype(x.dtype) * slope, self.table, self.table_by_rate)
+        return tabulated_put_value(_cast(shifted, m.dtype), m, vol)
+
+    def profit(
+        self, put: Float[Array, "option scenario"], world: World, bump: Bump
+    ) -> Float[Array, "option scenario"]:
+        """P&L from the value of the puts per unit of strike."""
+        dtype = put.dtype
+        call = (self.sign > 0).astype(dtype)[:, None]
+        growth = world.log_base[self.base_row] + bump.log_settlement + call * self._move(world, bump)
+        before = self.today + jnp.stack(_cast(bump, jnp.dtype(jnp.float64))) @ self.today_by
+        return self.scale.astype(dtype)[:, None] * (jnp.exp(growth) * put) - before.astype(dtype)[:, None]
+
+    def _move(self, world: World, bump: Bump) -> Float[Array, "option scenario"]:
+        return world.log_forward[self.smile.slice_row] + bump.log_spot
+
+
+class TangentBlock(Block):
+    """American options near one world: a derivative of the premium's quadrature counts for all directions."""
+
+    block: AmericanBlock
+    at: tuple[Float[Array, "option scenario"], ...]
+    """Log-moneyness and volatility there."""
+    put: Float[Array, "option scenario"]
+    by: tuple[Float[Array, "option scenario"], ...]
+    """Derivative of `put` by the zero rate, log-moneyness and volatility."""
+
+    def pnl(self, world: World, bump: Bump) -> Float[Array, "instrument scenario"]:
+        """See the base."""
+        m, vol = self.block.state(world, bump)
+        moves = bump.rate, m - self.at[0], vol - self.at[1]
+        put = self.put + sum(slope * x for slope, x in zip(self.by, moves, strict=True))
+        return self.block.profit(put, world, bump)
+
+
+@eqx.filter_jit
+def _state(block: AmericanBlock, world: World) -> tuple[Float[Array, "option scenario"], ...]:
+    return block.state(world, no_bump(world.log_base.dtype))
+
+
+@eqx.filter_jit
+def _put(
+    block: AmericanBlock, m: Float[Array, "option scenario"], vol: Float[Array, "option scenario"]
+) -> Float[Array, "option scenario"]:
+    return block.put_value(jnp.zeros((), m.dtype), m, vol)
+
+
+@eqx.filter_jit
+def _put_slope(
+    block: AmericanBlock, m: Float[Array, "option scenario"], vol: Float[Array, "option scenario"], *, along: int
+) -> Float[Array, "option scenario"]:
+    """Derivative by the zero rate (0), log-moneyness (1) or volatility (2)."""
+    at = (jnp.zeros((), m.dtype), m, vol)
+    return jax.jvp(block.put_value, at, tuple(jnp.full_like(x, float(i == along)) for i, x in enumerate(at)))[1]
 
 
 def _cast(tree: T, dtype: jnp.dtype) -> T:

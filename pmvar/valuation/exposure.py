@@ -60,7 +60,7 @@ def block_exposure(block: Block, world: World, vol_cap: float) -> Exposure:
 def exposure(pnl: ProfitAndLoss, index: int) -> Float[Array, "strip field_row path"]:
     """The exposures of all instruments in tile `index`, in strips: one field after the other, see `first_row`."""
     world, vol_cap = pnl.plan.layout.world(index), pnl.scenarios.vol_cap
-    found = [block_exposure(block, world, vol_cap) for _, block in pnl.plan.blocks]
+    found = [block_exposure(block.tangent(world), world, vol_cap) for _, block in pnl.plan.blocks]
     return in_strips(jnp.concatenate([pnl.stacked(parts) for parts in zip(*found, strict=True)]))
 
 

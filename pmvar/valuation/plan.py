@@ -8,21 +8,29 @@ from functools import cached_property
 from itertools import groupby
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from pmvar.instruments import Instruments
-from pmvar.kernels.european import EuropeanTerms
+from pmvar.kernels.european import Bump, EuropeanTerms
+from pmvar.kernels.exercise_boundary import has_two_boundaries
+from pmvar.kernels.exercise_table import ExerciseTable, tabulated
 from pmvar.kernels.smile import NODES
 from pmvar.market.snapshot import MarketSnapshot
 from pmvar.scenarios.scenario_set import ScenarioSet
-from pmvar.types import SECONDS_PER_YEAR, FactorKind, Kind, Precision, Settlement, factor_name
-from pmvar.valuation.blocks import Block, CarriedBlock, EuropeanBlock, MarginedBlock
+from pmvar.types import SECONDS_PER_YEAR, Exercise, FactorKind, Kind, Precision, PutCall, Settlement, factor_name
+from pmvar.valuation.blocks import AmericanBlock, Block, CarriedBlock, EuropeanBlock, MarginedBlock, Smile
+from pmvar.valuation.today import Product, american_rates, local, terms_today
 from pmvar.valuation.world import Layout, Slice
 
 BLOCK = 256
 """Instruments in a block."""
+
+REACH = 2.0
+"""Largest move of ln σ that exercise boundaries are tabulated for, beside the smile's range; larger ones, of a stress
+list alone, are exercised by the boundary of this."""
 
 SMILE_GROUPS = ((1, 256), (16, 16))
 """(groups, options a group) of the blocks of options with a smile; a group has one underlying."""
@@ -122,14 +130,17 @@ def make_plan(instruments: Instruments, market: MarketSnapshot, scenarios: Scena
     layout = Layout(market, scenarios, tuple(sorted(slices)), jnp.dtype(str(precision)))
     context = Context(instruments, layout, np.array(priced, dtype=np.int64))
     blocks: list[Placed] = []
-    for kinds, builder in PRICERS.items():
-        blocks.extend(builder(context, [i for i in priced if instruments.kind[i] in kinds]))
+    pricer = {i: PRICERS[instruments.kind[i], instruments.exercise[i]] for i in priced}
+    for builder in dict.fromkeys(PRICERS.values()):
+        blocks.extend(builder(context, [i for i in priced if pricer[i] is builder]))
     return Plan(tuple(blocks), layout, unpriced)
 
 
 def _missing(instruments: Instruments, i: int, market: MarketSnapshot, scenarios: ScenarioSet) -> str:
     """Why instrument `i` cannot be valued; empty if it can."""
-    if reason := missing_today(instruments, i, market):
+    if reason := missing_today(instruments, i, market) or _unexercisable(
+        instruments, i, market, scenarios.horizon_end
+    ):
         return reason
     absent = [f for f in _factors(instruments, i, market) if f not in scenarios.factors]
     return f"the model has no factor {absent[0]}" if absent else ""
@@ -157,7 +168,26 @@ def missing_today(instruments: Instruments, i: int, market: MarketSnapshot) -> s
             return f"{instruments.instrument_id[i]} has expired"
         if underlying not in market.forwards:
             return f"no forward curve for {underlying}"
-    return next((f"{f}: {market.quarantined[f]}" for f in needed if f in market.quarantined), "")
+    if reason := next((f"{f}: {market.quarantined[f]}" for f in needed if f in market.quarantined), ""):
+        return reason
+    return _unexercisable(instruments, i, market, market.as_of)
+
+
+def _unexercisable(instruments: Instruments, i: int, market: MarketSnapshot, start: float) -> str:
+    """Why the exercise of instrument `i` from `start` on cannot be valued; empty if it can, or there is nothing to."""
+    if instruments.exercise[i] != Exercise.AMERICAN:
+        return ""
+    name = instruments.instrument_id[i]
+    if instruments.settlement[i] != Settlement.LINEAR:
+        return f"{name} is an American option that settles in its underlying, which is not priced"
+    rate, held = american_rates(instruments, i, market, start)
+    one, other = (held, rate) if instruments.put_call[i] == PutCall.CALL else (rate, held)
+    if not has_two_boundaries(jnp.asarray(one), jnp.asarray(other)):
+        return ""
+    return (
+        f"{name} is an American {instruments.put_call[i]} under a rate of {rate:.3%} and a yield of {held:.3%}: it is "
+        "exercised between two boundaries, which is not priced"
+    )
 
 
 def _padded(columns: Sequence[int]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -187,6 +217,10 @@ def _margined(context: Context, columns: Sequence[int]) -> Iterator[Placed]:
 
 
 def _european(context: Context, columns: Sequence[int]) -> Iterator[Placed]:
+    return _optioned(context, columns, _european_block)
+
+
+def _optioned(context: Context, columns: Sequence[int], build: Callable[..., Block]) -> Iterator[Placed]:
     """Options by underlying; those with a smile cut into groups of the canonical widths, flat ones as they come."""
     table = context.instruments
 
@@ -197,7 +231,7 @@ def _european(context: Context, columns: Sequence[int]) -> Iterator[Placed]:
     options = _options(context, np.array(ordered, dtype=np.int64))
     is_flat = np.ptp(options.vol_at_node, axis=1) <= 1e-12 * options.vol_today
     for index, filled in _padded([i for i in ordered if is_flat[i]]):
-        yield Placed(index, _european_block(context, options, filled, groups=0))
+        yield Placed(index, build(context, options, filled, groups=0))
     pieces: dict[int, list[list[int]]] = {groups: [] for groups, _ in SMILE_GROUPS}
     for _, members in groupby([i for i in ordered if not is_flat[i]], key=lambda i: table.underlying[i]):
         rest = list(members)
@@ -212,7 +246,7 @@ def _european(context: Context, columns: Sequence[int]) -> Iterator[Placed]:
             real = len(pieces[groups][start : start + groups])
             index = np.array([p + [-1] * (width - len(p)) if g < real else [-1] * width for g, p in enumerate(stack)])
             filled = np.array([p + [p[0]] * (width - len(p)) for p in stack])
-            yield Placed(index.reshape(-1), _european_block(context, options, filled.reshape(-1), groups=groups))
+            yield Placed(index.reshape(-1), build(context, options, filled.reshape(-1), groups=groups))
 
 
 class Options(NamedTuple):
@@ -254,37 +288,100 @@ def _options(context: Context, columns: Int[np.ndarray, " option"]) -> Options:
     return found
 
 
+def _smile(
+    context: Context, options: Options, filled: np.ndarray, slices: Int[Array, " option"], *, groups: int
+) -> Smile:
+    """Of the options `filled` on rows `slices` of a `World`."""
+    at_node = options.vol_at_node[filled]
+    first = context.instruments.underlying[filled.reshape(max(groups, 1), -1)[:, 0]]
+    return Smile(
+        vol_at_node=jnp.asarray(at_node.reshape(groups, -1, len(NODES)) if groups else at_node[None, :, :1]),
+        slice_row=slices,
+        spot_row=jnp.asarray(np.array([context.layout.slice_row[Slice(str(u), np.inf)] for u in first])),
+    )
+
+
 def _european_block(context: Context, options: Options, filled: np.ndarray, *, groups: int) -> EuropeanBlock:
     """A block of `BLOCK` options; `groups` of one underlying each, or 0 for flat smiles."""
     table, market, layout = context.instruments, context.market, context.layout
     end, linear = layout.scenarios.horizon_end, table.settlement[filled] == Settlement.LINEAR
     forward, expiry = context.forward[filled], table.expiry[filled]
     money = np.where(linear, forward * options.discount[filled], 1.0)
-    at_node = options.vol_at_node[filled]
-    first = filled.reshape(max(groups, 1), -1)[:, 0]
     slices, bases = context.rows(filled)
     return EuropeanBlock(
         terms=EuropeanTerms(
             scale=jnp.asarray(table.contract_size[filled] * context.settlement_price[filled] * money),
             log_moneyness=jnp.asarray(np.log(table.strike[filled] / forward)),
-            sign=jnp.asarray(np.where(table.put_call[filled] == "call", 1.0, -1.0)),
+            sign=jnp.asarray(np.where(table.put_call[filled] == PutCall.CALL, 1.0, -1.0)),
             linear=jnp.asarray(linear.astype(float)),
         ),
+        smile=_smile(context, options, filled, slices, groups=groups),
         vol_today=jnp.asarray(options.vol_today[filled]),
         vol_slope=jnp.asarray(options.vol_slope[filled]),
-        vol_at_node=jnp.asarray(at_node.reshape(groups, -1, len(NODES)) if groups else at_node[None, :, :1]),
         time_today=jnp.asarray((expiry - market.as_of) / SECONDS_PER_YEAR),
         time_then=jnp.asarray(np.maximum(expiry - end, 0.0) / SECONDS_PER_YEAR),
         log_discount_then=jnp.asarray(options.log_discount_then[filled]),
-        slice_row=slices,
         base_row=bases,
-        spot_row=jnp.asarray(np.array([layout.slice_row[Slice(str(table.underlying[i]), np.inf)] for i in first])),
     )
 
 
-PRICERS: dict[tuple[Kind, ...], Callable[[Context, Sequence[int]], Iterator[Placed]]] = {
-    (Kind.SPOT, Kind.CASH): _carried,
-    (Kind.FUTURE, Kind.PERPETUAL): _margined,
-    (Kind.OPTION,): _european,
+def _american(context: Context, columns: Sequence[int]) -> Iterator[Placed]:
+    return _optioned(context, columns, _american_block)
+
+
+def _american_block(context: Context, options: Options, filled: np.ndarray, *, groups: int) -> AmericanBlock:
+    """A block of `BLOCK` options; `groups` of one underlying each, or 0 for flat smiles."""
+    table, market, layout = context.instruments, context.market, context.layout
+    end, expiry = layout.scenarios.horizon_end, table.expiry[filled]
+    rate, held = np.array([american_rates(table, i, market, end) for i in filled.tolist()]).T
+    time = np.maximum(expiry - end, 0.0) / SECONDS_PER_YEAR
+    price = context.forward[filled] * np.exp(-(rate - held) * time)
+    call, strike = table.put_call[filled] == PutCall.CALL, table.strike[filled]
+    reach = np.exp(min(layout.scenarios.vol_cap, REACH))
+    at_node = options.vol_at_node[filled]
+    tables, by_rate = _exercise_tables(
+        *(jnp.asarray(x) for x in (np.where(call, held, rate), np.where(call, rate, held), time)),
+        *(jnp.asarray(x) for x in (at_node.min(axis=1) / reach, at_node.max(axis=1) * reach)),
+    )
+    terms = terms_today(table.take(filled), market)
+    today, by = local(terms, product=Product(Kind.OPTION, linear=True, american=True))
+    slices, bases = context.rows(filled)
+    return AmericanBlock(
+        smile=_smile(context, options, filled, slices, groups=groups),
+        table=tables,
+        table_by_rate=by_rate,
+        scale=terms.units * terms.settlement * jnp.asarray(np.where(call, price, strike)),
+        log_moneyness=jnp.asarray(np.log(price / strike)),
+        sign=terms.sign,
+        today=today,
+        # The smile is sticky in moneyness: a strike's volatility moves with the spot.
+        today_by=jnp.stack(
+            Bump(by.log_spot + by.vol * jnp.asarray(options.vol_slope[filled]), by.vol, by.rate, by.log_settlement)
+        ),
+        base_row=bases,
+    )
+
+
+@jax.jit
+def _exercise_tables(
+    rate: Float[Array, " option"],
+    held: Float[Array, " option"],
+    time: Float[Array, " option"],
+    lowest: Float[Array, " option"],
+    highest: Float[Array, " option"],
+) -> tuple[ExerciseTable, ExerciseTable]:
+    """`tabulated`, and its derivative where rate and yield rise together."""
+    return jax.jvp(
+        lambda shift: tabulated(rate + shift, held + shift, time, lowest, highest), (jnp.zeros(()),), (jnp.ones(()),)
+    )
+
+
+PRICERS: dict[tuple[str, str], Callable[[Context, Sequence[int]], Iterator[Placed]]] = {
+    (Kind.SPOT, ""): _carried,
+    (Kind.CASH, ""): _carried,
+    (Kind.FUTURE, ""): _margined,
+    (Kind.PERPETUAL, ""): _margined,
+    (Kind.OPTION, Exercise.EUROPEAN): _european,
+    (Kind.OPTION, Exercise.AMERICAN): _american,
 }
 """The pricer table: a new product is one kernel, one builder and one row."""

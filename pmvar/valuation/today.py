@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -12,9 +12,24 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
 from pmvar.instruments import Instruments
+from pmvar.kernels.american import american
 from pmvar.kernels.black import normalised_black
 from pmvar.market.snapshot import MarketSnapshot
-from pmvar.types import DAY, SECONDS_PER_YEAR, FactorKind, Greek, Kind, Settlement, factor_name
+from pmvar.types import (
+    DAY,
+    SECONDS_PER_YEAR,
+    Deliverable,
+    Exercise,
+    FactorKind,
+    Greek,
+    Kind,
+    PutCall,
+    Settlement,
+    factor_name,
+)
+
+AMERICANS = 256
+"""American prices that are computed together: each has a boundary of its own, which takes 30 kB."""
 
 
 class Sensitivity(NamedTuple):
@@ -38,7 +53,20 @@ class Terms(NamedTuple):
     sign: Float[Array, " instrument"]
     vol: Float[Array, " instrument"]
     rate: Float[Array, " instrument"]
+    dividend_yield: Float[Array, " instrument"]
+    """Of American options, see `american_rates`."""
     time: Float[Array, " instrument"]
+
+
+Columns = Sequence[Float[np.ndarray, "*#shape"]]
+
+
+class Product(NamedTuple):
+    """What one formula values."""
+
+    kind: Kind
+    linear: bool
+    american: bool
 
 
 class Moves(NamedTuple):
@@ -49,6 +77,10 @@ class Moves(NamedTuple):
     vol: ArrayLike
     rate: ArrayLike
     clock: ArrayLike
+
+
+STILL = Moves(0.0, 0.0, 0.0, 0.0, 0.0)
+"""Today as it is."""
 
 
 def _positive(x: Array) -> Array:
@@ -64,6 +96,16 @@ def _option(terms: Terms, linear: bool, m: Moves) -> Float[Array, "..."]:
     return terms.units * terms.settlement * jnp.exp(m.log_settlement) * paid * price
 
 
+def _american(terms: Terms, m: Moves) -> Float[Array, "..."]:
+    """Forwards stand when the clock or the rate moves, as for a European option: S = F·e^(−(r − q)τ)."""
+    time, carry = _positive(terms.time - m.clock), terms.rate - terms.dividend_yield
+    spot = terms.forward * jnp.exp(m.log_spot - carry * time)
+    vol, rate, held = _positive(terms.vol + m.vol), terms.rate + m.rate, terms.dividend_yield + m.rate
+    every = jnp.broadcast_arrays(spot, terms.strike, vol, time, rate, held, terms.sign)
+    price = american(*(x.reshape(-1) for x in every)).reshape(every[0].shape)
+    return terms.units * terms.settlement * jnp.exp(m.log_settlement) * price
+
+
 def _carried(terms: Terms, m: Moves) -> Float[Array, "..."]:
     return terms.units * terms.spot * terms.settlement * jnp.exp(m.log_spot + m.log_settlement)
 
@@ -74,31 +116,51 @@ def _margined(terms: Terms, linear: bool, m: Moves) -> Float[Array, "..."]:
     return terms.units * terms.settlement * jnp.exp(m.log_settlement) * profit
 
 
-def _value(kind: Kind, linear: bool, terms: Terms, m: Moves) -> Float[Array, "..."]:
+def _value(product: Product, terms: Terms, m: Moves) -> Float[Array, "..."]:
+    kind, linear, is_american = product
     if kind is Kind.OPTION:
-        return _option(terms, linear, m)
+        return _american(terms, m) if is_american else _option(terms, linear, m)
     return _margined(terms, linear, m) if kind in (Kind.FUTURE, Kind.PERPETUAL) else _carried(terms, m)
 
 
-@partial(jax.jit, static_argnames=("kind", "linear"))
-def _local(terms: Terms, *, kind: Kind, linear: bool) -> tuple[Float[Array, " instrument"], Moves]:
+@partial(jax.jit, static_argnames="product")
+def local(terms: Terms, *, product: Product) -> tuple[Float[Array, " instrument"], Moves]:
     """Value and its first derivative by each move."""
     still = Moves(*(jnp.zeros(()) for _ in Moves._fields))
-    return _value(kind, linear, terms, still), jax.jacfwd(lambda m: _value(kind, linear, terms, m))(still)
+    return _value(product, terms, still), jax.jacfwd(lambda m: _value(product, terms, m))(still)
 
 
-@partial(jax.jit, static_argnames=("kind", "linear"))
+@partial(jax.jit, static_argnames="product")
 def _along(
-    terms: Terms, own: Float[Array, " n"], linked: Float[Array, " n"], *, kind: Kind, linear: bool
+    terms: Terms, own: Float[Array, " n"], linked: Float[Array, " n"], *, product: Product
 ) -> tuple[Float[Array, " n"], Float[Array, " n"]]:
     """First and second derivative of value by the log price of an asset that moves S, X or both."""
     still = jnp.zeros(())
 
     def value(x: Array) -> Array:
-        return _value(kind, linear, terms, Moves(own * x, linked * x, still, still, still))
+        return _value(product, terms, Moves(own * x, linked * x, still, still, still))
 
     first = jax.jacfwd(value)
     return first(still), jax.jacfwd(first)(still)
+
+
+def american_rates(instruments: Instruments, i: int, market: MarketSnapshot, start: float) -> tuple[float, float]:
+    """Zero rate and yield of American option `i` from `start` (epoch seconds) to its expiry, per year; 0 once expired.
+
+    The yield is what forwards say of dividends, r − ln(F(T)/F(start))/(T − start): those on a few days are spread
+    evenly. Of an option on a future, which costs nothing to hold, it is the rate.
+    """
+    expiry = float(instruments.expiry[i])
+    ends, year = np.array([start, expiry]), (expiry - start) / SECONDS_PER_YEAR
+    if year <= 0:
+        return 0.0, 0.0
+    discount = market.discounts[instruments.quote_currency[i]].discount_factor(ends)
+    # Rounded: a zero that is not quite would be a second boundary.
+    rate = round(float(np.log(discount[0] / discount[1])) / year, 12)
+    if instruments.deliverable[i] == Deliverable.FUTURE:
+        return rate, rate
+    forward = market.forwards[instruments.underlying[i]].at(ends)
+    return rate, round(rate - float(np.log(forward[1] / forward[0])) / year, 12)
 
 
 def terms_today(instruments: Instruments, market: MarketSnapshot) -> Terms:
@@ -116,12 +178,14 @@ def terms_today(instruments: Instruments, market: MarketSnapshot) -> Terms:
         if kind == Kind.OPTION:
             k = np.log(instruments.strike[i] / out["forward"][i])
             out["strike"][i] = instruments.strike[i]
-            out["sign"][i] = 1.0 if instruments.put_call[i] == "call" else -1.0
+            out["sign"][i] = 1.0 if instruments.put_call[i] == PutCall.CALL else -1.0
             out["vol"][i] = float(market.vols[underlying].vol(np.array([k]), expiry)[0])
             out["time"][i] = (expiry - market.as_of) / SECONDS_PER_YEAR
             curve = market.discounts.get(instruments.quote_currency[i])
             if curve is not None:
                 out["rate"][i] = -np.log(float(curve.discount_factor(expiry))) / out["time"][i]
+        if instruments.exercise[i] == Exercise.AMERICAN:
+            out["rate"][i], out["dividend_yield"][i] = american_rates(instruments, i, market, market.as_of)
     return Terms(**{name: jnp.asarray(column) for name, column in out.items()})
 
 
@@ -142,28 +206,29 @@ def values_and_greeks(
         for row, factor, amount in zip(rows, factors, np.asarray(amounts), strict=True):
             table.setdefault((factor, greek), np.zeros(n))[row] += amount
 
-    for rows, kind, linear in _products(instruments):
+    for rows, product in _products(instruments):
         some = instruments.take(rows)
-        terms = terms_today(some, market)
-        amounts, by = _local(terms, kind=kind, linear=linear)
-        value[rows] = np.asarray(amounts)
+        terms = _padded(terms_today(some, market), product)
+        amounts, by = local(terms, product=product)
+        value[rows] = np.asarray(amounts)[: len(rows)]
+        vega, theta, rho = (np.asarray(x)[: len(rows)] for x in (by.vol, by.clock, by.rate))
         exposures = [_exposures(some, i, market) for i in range(len(rows))]
         for slot in range(max(map(len, exposures))):
             has = np.array([i for i, e in enumerate(exposures) if len(e) > slot])
             asset = [exposures[i][slot][0] for i in has]
-            own, linked = np.zeros(len(rows)), np.zeros(len(rows))
+            own, linked = np.zeros(len(terms.units)), np.zeros(len(terms.units))
             own[has], linked[has] = ([exposures[i][slot][w] for i in has] for w in (1, 2))
-            slope, bend = (np.asarray(x)[has] for x in _along(terms, own, linked, kind=kind, linear=linear))
+            slope, bend = (np.asarray(x)[has] for x in _along(terms, own, linked, product=product))
             spot = np.array([market.spot[market.column(a)] for a in asset])
             factors = [factor_name(a, FactorKind.SPOT) for a in asset]
             put(rows[has], factors, Greek.DELTA, slope / spot)
-            if kind is Kind.OPTION:
+            if product.kind is Kind.OPTION:
                 put(rows[has], factors, Greek.GAMMA, (bend - slope) / spot**2)
-        if kind is Kind.OPTION:
-            put(rows, [factor_name(u, FactorKind.VOL) for u in some.underlying], Greek.VEGA, by.vol)
-            put(rows, ["time"] * len(rows), Greek.THETA, np.asarray(by.clock) * (DAY / SECONDS_PER_YEAR))
-            if linear:
-                put(rows, [f"{c}:rate" for c in some.quote_currency], Greek.RHO, by.rate)
+        if product.kind is Kind.OPTION:
+            put(rows, [factor_name(u, FactorKind.VOL) for u in some.underlying], Greek.VEGA, vega)
+            put(rows, ["time"] * len(rows), Greek.THETA, theta * (DAY / SECONDS_PER_YEAR))
+            if product.linear:
+                put(rows, [f"{c}:rate" for c in some.quote_currency], Greek.RHO, rho)
     return value, [Sensitivity(f, g, column) for (f, g), column in sorted(table.items())]
 
 
@@ -193,29 +258,70 @@ def _under(
         [np.broadcast_to(np.asarray(m, dtype=np.float64), shape) for m in each] for each in (moves, directions)
     )
     out = np.empty(shape)
-    for rows, kind, linear in _products(instruments):
+    for rows, product in _products(instruments):
         # Indexed by NumPy: a gather on the device costs a hundred times as much.
-        some = Terms(*(jnp.asarray(np.asarray(t)[rows, None]) for t in terms))
-        at, by = (tuple(jnp.asarray(m[rows]) for m in each) for each in (full, rates))
-        out[rows] = np.asarray(_moved(some, Moves(*at), Moves(*by) if by else None, kind=kind, linear=linear))
+        some = [np.asarray(t)[rows, None] for t in terms]
+        at, by = ([m[rows] for m in each] for each in (full, rates))
+        if product.american:
+            out[rows] = _one_by_one(some, at, by, product)
+        else:
+            out[rows] = _moved(some, at, by, product)
     return out
 
 
-@partial(jax.jit, static_argnames=("kind", "linear"))
-def _moved(
-    terms: Terms, moves: Moves, along: Moves | None, *, kind: Kind, linear: bool
-) -> Float[Array, "instrument scenario"]:
+def _moved(some: Columns, at: Columns, by: Columns, product: Product) -> Float[np.ndarray, "*shape"]:
+    terms, moves, along = (tuple(map(jnp.asarray, columns)) for columns in (some, at, by))
+    return np.asarray(_moved_on_device(Terms(*terms), Moves(*moves), Moves(*along) if by else None, product=product))
+
+
+@partial(jax.jit, static_argnames="product")
+def _moved_on_device(terms: Terms, moves: Moves, along: Moves | None, *, product: Product) -> Float[Array, "*shape"]:
     if along is None:
-        return _value(kind, linear, terms, moves)
-    return jax.jvp(lambda m: _value(kind, linear, terms, m), (moves,), (along,))[1]
+        return _value(product, terms, moves)
+    return jax.jvp(lambda m: _value(product, terms, m), (moves,), (along,))[1]
 
 
-def _products(instruments: Instruments) -> Iterator[tuple[np.ndarray, Kind, bool]]:
-    """Rows, kind, and whether linear: of each group that one formula values."""
-    products = np.array([f"{k} {s}" for k, s in zip(instruments.kind, instruments.settlement, strict=True)])
-    for product in np.unique(products):
-        rows = np.flatnonzero(products == product)
-        yield rows, Kind(instruments.kind[rows[0]]), instruments.settlement[rows[0]] == Settlement.LINEAR
+def _one_by_one(
+    some: Columns, at: Columns, by: Columns, product: Product
+) -> Float[np.ndarray, "instrument scenario"]:
+    """`_moved` where every price takes much memory, `AMERICANS` of them at a time."""
+    shape, n = at[0].shape, at[0].size
+    # Whole chunks, the first price again as padding: one shape is compiled.
+    place = np.pad(np.arange(n), (0, -n % AMERICANS))
+
+    def chunk(columns: Columns, start: int) -> Columns:
+        return [np.broadcast_to(x, shape).ravel()[place[start : start + AMERICANS]] for x in columns]
+
+    parts = [
+        _moved(chunk(some, start), chunk(at, start), chunk(by, start), product)
+        for start in range(0, len(place), AMERICANS)
+    ]
+    return np.concatenate(parts)[:n].reshape(shape)
+
+
+def _padded(terms: Terms, product: Product) -> Terms:
+    """American options filled up to `AMERICANS` with the first of them: one shape is compiled."""
+    n = len(terms.units)
+    if not product.american:
+        return terms
+    return Terms(*(jnp.concatenate([x, jnp.broadcast_to(x[:1], (AMERICANS - n,))]) for x in terms))
+
+
+def _products(instruments: Instruments) -> Iterator[tuple[np.ndarray, Product]]:
+    """Rows that one formula values together, at most `AMERICANS` of American options, and their product."""
+    columns = (instruments.kind, instruments.settlement, instruments.exercise)
+    products = np.array([f"{k} {s} {e}" for k, s, e in zip(*columns, strict=True)])
+    for name in np.unique(products):
+        rows = np.flatnonzero(products == name)
+        first = rows[0]
+        product = Product(
+            Kind(instruments.kind[first]),
+            instruments.settlement[first] == Settlement.LINEAR,
+            instruments.exercise[first] == Exercise.AMERICAN,
+        )
+        most = AMERICANS if product.american else len(rows)
+        for start in range(0, len(rows), most):
+            yield rows[start : start + most], product
 
 
 def _exposures(instruments: Instruments, i: int, market: MarketSnapshot) -> list[tuple[str, bool, bool]]:

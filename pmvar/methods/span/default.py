@@ -18,7 +18,7 @@ from jaxtyping import Float
 from pmvar.errors import UsageError
 from pmvar.instruments import Instruments
 from pmvar.market.snapshot import MarketSnapshot
-from pmvar.methods.fallback import STILL, at_least_standard, debt_margin, unpriceable, value_today
+from pmvar.methods.fallback import at_least_standard, debt_margin, unpriceable, value_today
 from pmvar.methods.result import Method, MethodMargin, Origin, Step
 from pmvar.methods.span.aggregate import span_margin
 from pmvar.methods.span.arrays import AGEING, SpanArrays
@@ -27,7 +27,7 @@ from pmvar.models.specification import ModelSpecification
 from pmvar.portfolio import Portfolio
 from pmvar.scenarios.scenario_set import ScenarioSet
 from pmvar.types import DAY, FactorKind, Kind, factor_name
-from pmvar.valuation.today import Moves, terms_today, values_under
+from pmvar.valuation.today import STILL, Moves, terms_today, values_under
 
 LEAST_PRICE = 1e-3
 """Of today's: no scan range moves a price further down."""
