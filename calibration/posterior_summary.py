@@ -80,7 +80,8 @@ def marginals(posterior: VolatilityPosterior, assets: Sequence[int]) -> list[lis
         own = Draws(*(part[i] for part in posterior.draws))
         rows = []
         for name, x in prior_coordinates(own, unit=posterior.unit, volatility=posterior.volatility).items():
-            grid = np.linspace(*np.quantile(x, (0.001, 0.999)), 121)
+            low, high = np.quantile(x, (0.001, 0.999)).tolist()
+            grid = np.linspace(low, high, 121)
             below = float(np.mean(known[name] < np.median(x)))
             at = jnp.asarray(np.exp(grid) if name == "omega" else grid)
             density = np.exp(np.asarray(jax.vmap(prior[name].log_prob)(at)) + (grid if name == "omega" else 0.0))

@@ -44,6 +44,7 @@ def test_the_law_of_a_t_is_exact_far_out():
     """Both tails against SciPy's t, relatively; quantiles back again."""
     made = calibrated("t-multi", t_moves(n=600))
     law, nu = step_laws(made)[0], made.specification.factors[0].degrees_of_freedom
+    assert nu is not None
     z = np.array([-12.0, -5.0, -1.0, 0.5, 4.0, 15.0])
     scale = np.sqrt((nu - 2) / nu)
     found = law.tails(0.03 * z, np.full(len(z), 0.03))

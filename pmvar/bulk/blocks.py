@@ -102,8 +102,8 @@ class Blocks:
 
     def _release(self) -> bool:
         """Whether the device kept P&L that it need not."""
-        stores = [s for s in (self._priced.store, self._priced.decorrelated) if s is not None]
-        return any([store.release() for store in stores])
+        p = self._priced
+        return any([store.release() for store in (p.store, *p.beside.values(), *p.protective.values())])
 
 
 def _result(tables: Mapping[str, Columns], withheld: Mapping[str, str]) -> Result:
