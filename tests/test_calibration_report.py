@@ -111,7 +111,7 @@ def check_page(text: str) -> None:
     assert not re.search(r">\s*(nan|inf|None|Undefined)\s*<", text)
 
 
-@pytest.mark.parametrize("model", ["t-garch-jump", "kou", "fhs"])
+@pytest.mark.parametrize("model", ["t-garch-jump", "t-garch:riskmetrics", "fhs"])
 def test_every_model_has_a_page(model: str):
     x = t_moves(n=400)
     x[:130, 1] = np.nan
@@ -120,7 +120,8 @@ def test_every_model_has_a_page(model: str):
     check_page(text)
     assert "<b>.csv" not in text
     assert text.count("<svg") == (0 if model in DRAWN else 9) and len(text) < 250_000
-    assert ("Systemic jumps" in text) == (model in ("t-garch-jump", "kou"))
+    assert ("Systemic jumps" in text) == (model == "t-garch-jump")
+    assert ("EWMA of decay 0.94" in text) == (model == "t-garch:riskmetrics")
     assert "Gamma with mean 4 and deviation 2 a year" in text or made.jumps is None
     assert ("Implied vols without a history" in text) == (model not in DRAWN)
     assert text == render(made, settings={"model": model, "history": {"file": "<b>.csv"}})

@@ -10,7 +10,7 @@ import numpy as np
 from scipy import stats
 
 from pmvar.calibration import assumed, jump_fit, tails
-from pmvar.calibration.calibrate import DRAWN, FILTERED, Calibration
+from pmvar.calibration.calibrate import DRAWN, Calibration
 from pmvar.calibration.dependence import t_tail_dependence
 from pmvar.calibration.diagnostics import Gates, tail_uniformity
 from pmvar.calibration.garch import FitStatus
@@ -19,6 +19,7 @@ from pmvar.calibration.jump_fit import JumpFit, market_move
 from pmvar.calibration.panel import Quirk
 from pmvar.calibration.posterior import VolatilityPosterior
 from pmvar.calibration.posterior_summary import FAR, Marginal, marginals, prior_coordinates
+from pmvar.calibration.volatility_likelihood import RECURSION, RISKMETRICS_DECAY, Volatility
 from pmvar.io.times import format_day
 from pmvar.models.composed import LEAST_DIFFUSION
 from pmvar.models.garch import EWMA_DECAY
@@ -46,6 +47,12 @@ LABELS = {
     "excess_dof": "ν − 2",
 }
 """Of the parameters of `priors`."""
+FILTER_LAWS = {
+    Volatility.GJR: "GJR-GARCH(1,1)",
+    Volatility.GARCH: "GARCH(1,1)",
+    Volatility.EWMA: "EWMA of its own decay",
+    Volatility.RISKMETRICS: f"EWMA of decay {RISKMETRICS_DECAY}",
+}
 
 
 @dataclass(frozen=True)
@@ -73,7 +80,7 @@ def render(made: Calibration, *, settings: Mapping[str, Any], sampled: Sampled |
         last_day=format_day(float(e.moves.day[-1])),
         n_days=len(e.moves.day),
         steps_per_year=s.steps_per_year,
-        filtered=s.model in FILTERED,
+        filter_law=None if e.fit is None else FILTER_LAWS[e.fit.volatility],
         drawn=s.model in DRAWN,
         n_assumed=sum(f.source == assumed.SOURCE for f in s.factors),
         notes=[n for n in made.notes if not any(f"{f.name}: {f.quirk} (" in n for f in e.moves.findings)],
@@ -141,17 +148,18 @@ def _factors(made: Calibration, p_value: Mapping[str, float]) -> list[dict[str, 
                     )
                 }
                 if e.fit.status[i] is FitStatus.ON_BOUND:
-                    row["bounds"] = ", ".join(_bounds({k: v for k, (v, _) in row["parameters"].items()}))
+                    at = {k: v for k, (v, _) in row["parameters"].items()}
+                    row["bounds"] = ", ".join(_bounds(at, {c.name for c in RECURSION[e.fit.volatility]}))
         rows.append(row)
     return rows
 
 
-def _bounds(p: Mapping[str, float]) -> list[str]:
-    """Which bounds of the search these parameters lie on."""
+def _bounds(p: Mapping[str, float], searched: set[str]) -> list[str]:
+    """Which bounds of the search, over these of its coordinates, the parameters lie on."""
     reached = {
-        "α + γ/2 + β = 1": p["alpha"] + p["gamma"] / 2 + p["beta"] > 1 - 1e-9,
+        "α + γ/2 + β = 1": "persistence" in searched and p["alpha"] + p["gamma"] / 2 + p["beta"] > 1 - 1e-9,
         "α = 0": p["alpha"] < 1e-12,
-        "α + γ = 0": p["alpha"] + p["gamma"] < 1e-12,
+        "α + γ = 0": "falls_share" in searched and p["alpha"] + p["gamma"] < 1e-12,
         "β = 0": p["beta"] < 1e-12,
         "normal": p["degrees_of_freedom"] > 0.999 * tails.MOST_DOF,
         "ν least": p["degrees_of_freedom"] < 1.001 * tails.LEAST_DOF,
