@@ -46,7 +46,8 @@ class Worker:
     def prepare(self) -> Blocks:
         """Price all instruments, unless that is done."""
         if self._blocks is None:
-            self._blocks = Blocks(self._job.price(log=self._said.append), detail=self._job.detail, log=self._said.append)
+            log = self._said.append
+            self._blocks = Blocks(self._job.price(log=log), detail=self._job.detail, log=log)
         return self._blocks
 
     def warm(self) -> None:
