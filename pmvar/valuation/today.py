@@ -288,14 +288,11 @@ def _one_by_one(
     shape, n = at[0].shape, at[0].size
     # Whole chunks, the first price again as padding: one shape is compiled.
     place = np.pad(np.arange(n), (0, -n % AMERICANS))
-
-    def chunk(columns: Columns, start: int) -> Columns:
-        return [np.broadcast_to(x, shape).ravel()[place[start : start + AMERICANS]] for x in columns]
-
-    parts = [
-        _moved(chunk(some, start), chunk(at, start), chunk(by, start), product)
-        for start in range(0, len(place), AMERICANS)
-    ]
+    flat = [[np.broadcast_to(x, shape).ravel() for x in columns] for columns in (some, at, by)]
+    parts = []
+    for start in range(0, len(place), AMERICANS):
+        one, two, three = ([x[place[start : start + AMERICANS]] for x in columns] for columns in flat)
+        parts.append(_moved(one, two, three, product))
     return np.concatenate(parts)[:n].reshape(shape)
 
 
