@@ -44,7 +44,7 @@ class Sampler(NamedTuple):
 
     chains: int = 4
     warmup: int = 50
-    draws: int = 1200
+    draws: int = 1700
     """Of each chain, after the warm-up."""
 
 

@@ -123,7 +123,7 @@ def test_known_parameters_are_found_again():
         assert abs(found.mean[name] - value) < 3 * found.deviation[name], name
     assert found.acceptance > 0.2
     assert found.deviation["rho"] < 0.35
-    # Variance of a filter of a random walk of daily deviation s = ξ/√v, each return telling ln v with information ½: s/√½.
+    # A filter of a walk of daily deviation s = ξ/√v, each return telling ln v with information ½, has variance s/√½.
     error = np.sqrt(np.sqrt(2 * HESTON["vol_of_variance_squared"] / v[-1]))
     assert abs(np.log(found.mean["variance"] * unit2 / v[-1])) < 3 * error
 
