@@ -53,7 +53,7 @@ def in_per_cent(found: VariancePosterior) -> dict[str, np.ndarray]:
 
 def measure(arguments: argparse.Namespace) -> Figures:
     """A table of each series: posterior mean, deviation, and the published number."""
-    days, sampler = (250, Sampler(warmup=5, draws=20)) if arguments.quick else (1_500, Sampler())
+    days, sampler = (250, Sampler(warmup=20, draws=20)) if arguments.quick else (1_500, Sampler())
     close = sp500.load()["Adj Close"].to_numpy()
     series = {"simulated": simulated(days, 1), "S&P 500": 100 * np.diff(np.log(close))[-days:]}
     coins = Path(os.environ.get("PMVAR_SHARED_DATA", "")) / "crypto" / "daily_close.csv"

@@ -2,8 +2,8 @@
 
 The likelihood has no unseen path left: ten parameters are all there is to sample, in coordinates without bounds. A draw
 is two Metropolis steps (Tierney 1994, "Markov chains for exploring posterior distributions", Annals of Statistics 22):
-one to a point of a Student's t at the posterior's mode, wherever the chain is, by which chains forget where they began;
-and one of a random walk, which leaves the places that the t undervalues.
+one to a point of a Student's t, wherever the chain is, by which chains forget where they began; and one of a random
+walk, which leaves the places that the t undervalues. The t is first at the mode, then fitted to a first walk.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 from scipy import optimize
 
 from pmvar.calibration.variance_likelihood import Jump, Law, cells, seen
@@ -43,8 +43,9 @@ class Sampler(NamedTuple):
     """How long to sample."""
 
     chains: int = 4
-    warmup: int = 50
-    draws: int = 1700
+    warmup: int = 300
+    """Draws of each chain from which the proposal is fitted again."""
+    draws: int = 1500
     """Of each chain, after the warm-up."""
 
 
@@ -126,30 +127,41 @@ def sample_variance(
     rng = np.random.default_rng(seed)
     proposal, n_cells = _mode(y, top, model)
     evaluated = partial(_evaluated, y=y, top=top, model=model, n_cells=n_cells)
-    chains, steps = sampler.chains, sampler.warmup + sampler.draws
-    size = len(proposal.centre)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
 
         def at(free: Float[np.ndarray, "point parameter"]) -> _Points:
-            padded = np.pad(free, ((0, -len(free) % BATCH), (0, 0)), mode="edge").reshape(-1, BATCH, size)
+            padded = np.pad(free, ((0, -len(free) % BATCH), (0, 0)), mode="edge").reshape(-1, BATCH, free.shape[1])
             parts = list(pool.map(lambda batch: jax.device_get(evaluated(jnp.asarray(batch))), padded))
             value, natural = jax.tree.map(lambda *part: np.concatenate(part)[: len(free)], *parts)
             return _Points(free, np.where(np.isnan(value), -np.inf, value), natural)
 
-        far = at(proposal.draw(chains * (steps + 1), rng))
-        weight = far.value - proposal.log_density(far.free)
-        rows = np.arange(len(weight)).reshape(steps + 1, chains)
-        now, path, accepted = _Points(*jax.tree.map(lambda x: x[rows[0]], tuple(far))), [], []
-        for row in rows[1:]:
-            there = _Points(*jax.tree.map(lambda x, row=row: x[row], tuple(far)))
-            taken = np.log(rng.random(chains)) < weight[row] - (now.value - proposal.log_density(now.free))
-            now = _chosen(taken, there, now)
-            near = at(now.free + WALK / np.sqrt(size) * rng.standard_normal((chains, size)) @ proposal.factor.T)
-            now = _chosen(np.log(rng.random(chains)) < near.value - now.value, near, now)
-            path.append(now.natural)
-            accepted.append(taken)
-    draws = {name: np.stack([p[name] for p in path[sampler.warmup :]], axis=1) for name in path[0]}
-    return VariancePosterior(unit, draws, float(np.mean(accepted)), float(top), n_cells)
+        # A first walk finds what the curvature at one mode does not show: skewness, a second mode.
+        path, _ = _walked(at, proposal, sampler.chains, sampler.warmup, rng)
+        proposal = _around(np.concatenate([p.free for p in path]))
+        path, acceptance = _walked(at, proposal, sampler.chains, sampler.draws, rng)
+    draws = {name: np.stack([p.natural[name] for p in path], axis=1) for name in path[0].natural}
+    return VariancePosterior(unit, draws, acceptance, float(top), n_cells)
+
+
+def _walked(
+    at: Callable[[np.ndarray], _Points], proposal: _Proposal, chains: int, steps: int, rng: np.random.Generator
+) -> tuple[list[_Points], float]:
+    """Where all chains are after each draw, and how many far steps were taken; the first tenth is dropped."""
+    warmup = steps // 10
+    far = at(proposal.draw(chains * (warmup + steps + 1), rng))
+    size = far.free.shape[1]
+    rows = np.arange(len(far.free)).reshape(-1, chains)
+    now, path, accepted = far.part(rows[0]), [], []
+    for row in rows[1:]:
+        there = far.part(row)
+        gain = there.value - now.value - proposal.log_density(there.free) + proposal.log_density(now.free)
+        taken = np.log(rng.random(chains)) < gain
+        now = _chosen(taken, there, now)
+        near = at(now.free + WALK / np.sqrt(size) * rng.standard_normal((chains, size)) @ proposal.factor.T)
+        now = _chosen(np.log(rng.random(chains)) < near.value - now.value, near, now)
+        path.append(now)
+        accepted.append(taken)
+    return path[warmup:], float(np.mean(accepted))
 
 
 class _Points(NamedTuple):
@@ -159,6 +171,10 @@ class _Points(NamedTuple):
     value: Float[np.ndarray, " point"]
     """ln posterior."""
     natural: dict[str, Float[np.ndarray, " point"]]
+
+    def part(self, rows: Int[np.ndarray, " row"]) -> _Points:
+        """Some of them."""
+        return _Points(*jax.tree.map(lambda x: x[rows], tuple(self)))
 
 
 def _chosen(taken: Bool[np.ndarray, " point"], new: _Points, old: _Points) -> _Points:
@@ -219,6 +235,12 @@ class _Proposal(NamedTuple):
         """But for a constant."""
         distance = np.sum(np.linalg.solve(self.factor, (x - self.centre).T) ** 2, axis=0)
         return -0.5 * (TAIL + x.shape[1]) * np.log1p(distance / TAIL)
+
+
+def _around(free: Float[np.ndarray, "point parameter"]) -> _Proposal:
+    """A proposal of the draws' mean and, `WIDER`, their covariance, which is ν/(ν − 2) times a t's scale."""
+    covariance = np.cov(free.T) + 1e-6 * np.eye(free.shape[1])
+    return _Proposal(free.mean(axis=0), np.linalg.cholesky(WIDER * (TAIL - 2) / TAIL * covariance))
 
 
 def _mode(y: Array, top: Array, model: str) -> tuple[_Proposal, int]:

@@ -27,7 +27,7 @@ from tests.test_rolling_backtest import write_panel
 
 __all__ = ["cli"]
 
-SHORT = Sampler(warmup=10, draws=60)
+SHORT = Sampler(warmup=40, draws=60)
 HESTON = {"mean": 0.03, "kappa": 0.08, "theta": 0.9, "vol_of_variance_squared": 0.04, "rho": -0.6}
 # Eraker, Johannes and Polson (2003), table III, SVCJ of the S&P 500, but for jumps ten times as frequent.
 SVCJ = {
@@ -144,7 +144,7 @@ def moves() -> Moves:
 @lru_cache(maxsize=1)
 def made() -> VarianceCalibration:
     """Too few draws for any gate."""
-    return calibrate_variances(moves(), model="svcj", seed=1, sampler=Sampler(warmup=5, draws=20))
+    return calibrate_variances(moves(), model="svcj", seed=1, sampler=Sampler(warmup=20, draws=20))
 
 
 def test_a_model_that_a_run_takes(tmp_path: Path):
@@ -209,7 +209,7 @@ def test_refusals():
 
 def test_the_command(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Too few draws fail the gates, and nothing is written; overridden, a model is, with its verdicts."""
-    monkeypatch.setattr(variance_posterior, "SAMPLER", Sampler(warmup=5, draws=20))
+    monkeypatch.setattr(variance_posterior, "SAMPLER", Sampler(warmup=20, draws=20))
     x = np.append(0.0, 0.01 * simulated(HESTON, 300, seed=3)[0])
     price = 100 * np.cumprod(np.where(x > 0, 1 + x, np.exp(x)))
     history, out = write_panel(tmp_path / "prices.csv", 301, price[:, None], ("A",)), tmp_path / "model.json"
