@@ -109,7 +109,7 @@ def test_densities_hold_all_probability(narrow: float, n_cells: int):
 
 def test_known_parameters_are_found_again():
     """Heston: each parameter and today's variance within three posterior deviations; the data narrow most of them."""
-    y, v = simulated(HESTON, 300, seed=3)
+    y, v = simulated(HESTON, 400, seed=3)
     found = sample_variance(y, model="heston", seed=1, sampler=SHORT)
     unit2 = found.unit**2
     truth = {
@@ -210,9 +210,9 @@ def test_refusals():
 def test_the_command(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Too few draws fail the gates, and nothing is written; overridden, a model is, with its verdicts."""
     monkeypatch.setattr(variance_posterior, "SAMPLER", Sampler(warmup=20, draws=20))
-    x = np.append(0.0, 0.01 * simulated(HESTON, 300, seed=3)[0])
+    x = np.append(0.0, 0.01 * simulated(HESTON, 400, seed=3)[0])
     price = 100 * np.cumprod(np.where(x > 0, 1 + x, np.exp(x)))
-    history, out = write_panel(tmp_path / "prices.csv", 301, price[:, None], ("A",)), tmp_path / "model.json"
+    history, out = write_panel(tmp_path / "prices.csv", 401, price[:, None], ("A",)), tmp_path / "model.json"
     refused = cli("calibrate", history, "--model", "heston", "--out", out)
     assert refused.code == 4 and "--override bulk-ess" in refused.err and not out.exists()
     gates = [part for name in ("r-hat", "bulk-ess", "tail-ess", "tail-pit") for part in ("--override", name)]
