@@ -45,7 +45,7 @@ class Sampler(NamedTuple):
     chains: int = 4
     warmup: int = 300
     """Draws of each chain from which the proposal is fitted again."""
-    draws: int = 1500
+    draws: int = 2000
     """Of each chain, after the warm-up."""
 
 
