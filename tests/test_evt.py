@@ -85,3 +85,30 @@ def test_failures_are_data():
         value_at_risk(fit_tail(rng.standard_normal(1000)), 0.5)
     with pytest.raises(UsageError, match="finite losses"):
         fit_tail(np.array([1.0, np.nan]))
+
+
+DANISH = """
+11.3748 26.2146 14.1221 11.7130 12.4656 17.5695 13.6208 21.9619 263.2504 19.0703 19.4729 34.1415 20.9699 12.8952 56.2254
+10.2228 14.6789 50.0655 10.1780 10.8205 24.9703 11.8906 20.0499 65.7075 27.2626 15.9263 22.2582 10.0111 10.0723 12.6318
+13.3482 11.4316 11.1235 11.6230 14.2932 13.6230 18.6465 15.8115 19.1623 18.8482 22.1376 16.3000 46.5000 10.5000 12.2250
+14.2390 57.4106 14.3000 13.5000 10.7000 19.4000 12.0540 16.4417 29.0260 12.5362 18.3221 10.2700 17.0685 17.7435 23.2839
+11.1317 12.5232 32.4675 29.0371 18.5529 16.8831 27.8293 12.0594 11.5955 16.4153 18.4241 38.1544 27.3381 11.8012 25.2884
+10.2041 20.4525 47.0195 24.5785 15.8829 25.9539 10.8252 31.0559 24.5555 42.0914 14.3946 20.8637 14.3946 10.1372 12.8019
+16.0881 152.4132 14.0135 12.7011 11.6850 32.3878 10.5843 18.6283 10.9983 12.3762 15.2847 10.1848 13.2013 20.8267 14.8515
+144.6576 28.6304 19.2657 17.7393
+"""
+"""Fire losses above 10 million kroner, Copenhagen Re, 1980–1990: 109 of 2,167."""
+
+
+def test_danish_fire_losses():
+    """McNeil (1997), "Estimating the tails of loss severity distributions using extreme value theory", ASTIN Bulletin
+    27: above a threshold of 10, ξ = .50 and β = 6.98; VaR and ES beyond it by their formulae, with those parameters."""
+    peaks = np.array(DANISH.split(), dtype=float)
+    assert len(peaks) == 109 and peaks.min() > 10
+    # Smaller losses count by their number alone.
+    found = fit_tail(np.concatenate([peaks, np.full(2_167 - len(peaks), 10.0)]), share=109 / 2_167)
+    assert found.status is TailStatus.FITTED and found.threshold == 10.0 and found.n_peaks == 109
+    assert found.shape == pytest.approx(0.50, abs=0.005) and found.scale == pytest.approx(6.98, abs=0.005)
+    var = 10 + 6.98 / 0.5 * ((2_167 / 109 * 0.01) ** -0.5 - 1)
+    assert value_at_risk(found, 0.99)[0] == pytest.approx(var, rel=0.005)
+    assert expected_shortfall(found, 0.99)[0] == pytest.approx((var + 6.98 - 0.5 * 10) / 0.5, rel=0.01)
