@@ -16,7 +16,7 @@ import pytest
 
 from pmvar.bulk import cluster as cluster_module
 from pmvar.bulk import plan as plan_module
-from pmvar.bulk.cluster import Worker, _check_identity, cluster
+from pmvar.bulk.cluster import Worker, _check_identity, cluster, forking
 from pmvar.bulk.job import identity
 from pmvar.bulk.journal import work_folder
 from pmvar.bulk.run import Request, run
@@ -35,7 +35,8 @@ POISON = 3
 def cores() -> Iterator[None]:
     """A cluster of this machine with room for two workers."""
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    with forking():
+        ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     # Classes of this module travel as they are: a worker does not find it.
     ray.cloudpickle.register_pickle_by_value(__import__("sys").modules[__name__])
     yield

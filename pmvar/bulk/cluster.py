@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -157,7 +158,8 @@ def cluster(job: Job, *, workers: int | None, log: Log, worker: type = Worker) -
     own = not ray.is_initialized()
     if own:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+        with forking():
+            ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     actors: list[Any] = []
     try:
         gpus = int(ray.cluster_resources().get("GPU", 0))
@@ -187,6 +189,14 @@ def cluster(job: Job, *, workers: int | None, log: Log, worker: type = Worker) -
             ray.kill(a)
         if own:
             ray.shutdown()
+
+
+@contextmanager
+def forking() -> Iterator[None]:
+    """Without JAX's warning of forks: Ray's are of processes that run another program at once."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"os\.fork\(\) was called", RuntimeWarning)
+        yield
 
 
 def _check_room(ray: Any, n: int) -> None:
