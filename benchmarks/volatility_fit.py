@@ -1,5 +1,6 @@
 """Time to fit GJR-GARCH-t by maximum likelihood to 50 and 1,000 simulated assets of 1,000 days, standard errors
-included, against `arch`, which fits one at a time.
+included, against `arch`, which fits one at a time; and from four years of prices of 50 assets to a model with its
+dependence and tails.
 """
 
 from __future__ import annotations
@@ -9,7 +10,10 @@ import argparse
 import numpy as np
 from common import Figures, benchmark, paired
 
+from pmvar.calibration.calibrate import Calibration, calibrate, estimate
 from pmvar.calibration.garch import fit_volatility
+from pmvar.calibration.panel import Panel, factor_panel, moves
+from pmvar.types import DAY
 
 
 def simulated(days: int, assets: int) -> np.ndarray:
@@ -28,10 +32,18 @@ def simulated(days: int, assets: int) -> np.ndarray:
     return out
 
 
+def calibrated(prices: np.ndarray) -> Calibration:
+    """t-garch of a panel of daily prices."""
+    names = tuple(f"A{i:02d}" for i in range(prices.shape[1]))
+    panel = factor_panel(Panel(DAY * np.arange(1.0, len(prices) + 1), names, prices), None)
+    return calibrate(estimate(moves(panel), model="t-garch"), model="t-garch")
+
+
 def measure(arguments: argparse.Namespace) -> Figures:
     """Few and many assets, and the peer on a part of the few."""
-    few, many, peers, days = (8, 16, 2, 300) if arguments.quick else (50, 1_000, 10, 1_000)
+    few, many, peers, days, long = (8, 16, 2, 300, 300) if arguments.quick else (50, 1_000, 10, 1_000, 1_461)
     returns = simulated(days, many)
+    prices = 100 * np.exp(np.cumsum(simulated(long, few) / 100, axis=0))
 
     def peer() -> None:
         import arch
@@ -42,6 +54,7 @@ def measure(arguments: argparse.Namespace) -> Figures:
     calls = {
         "few": lambda: fit_volatility(returns[:, :few]),
         "many": lambda: fit_volatility(returns),
+        "model": lambda: calibrated(prices),
         "arch": peer,
     }
     try:
@@ -49,9 +62,10 @@ def measure(arguments: argparse.Namespace) -> Figures:
     except ImportError:
         del calls["arch"]
     timings = paired(calls, rounds=1 if arguments.quick else 3)
-    counts = {"few": few, "many": many, "arch": peers}
+    counts = {"few": few, "many": many, "model": few, "arch": peers}
     for name, timing in timings.items():
-        print(f"{name:>8}  {counts[name]:>5} × {days:,} days: {timing}, first call {timing.first:.1f} s")
+        length = long if name == "model" else days
+        print(f"{name:>8}  {counts[name]:>5} × {length:,} days: {timing}, first call {timing.first:.1f} s")
     usable = float(fit_volatility(returns).usable.mean())
     print(f"usable fits: {usable:.1%}")
     return {
@@ -62,6 +76,7 @@ def measure(arguments: argparse.Namespace) -> Figures:
         "assets_many": many,
         "assets_arch": peers,
         "days": days,
+        "days_model": long,
         "usable": usable,
     }
 

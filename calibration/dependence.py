@@ -69,10 +69,31 @@ def kendall_correlation(x: Float[np.ndarray, " day"], y: Float[np.ndarray, " day
         return np.nan, np.nan
     tau, _ = stats.kendalltau(x, y)
     tau = float(np.asarray(tau))
-    joint = np.mean((x[:, None] > x[None, :]) & (y[:, None] > y[None, :]), axis=1)
+    joint = dominated(x, y) / n
     u, v = (stats.rankdata(a) / n for a in (x, y))
     deviation = 2 * np.std(1 - 2 * u - 2 * v + 4 * joint) / np.sqrt(n)
     return float(np.sin(np.pi * tau / 2)), float(np.pi / 2 * np.cos(np.pi * tau / 2) * deviation)
+
+
+def dominated(x: Float[np.ndarray, " day"], y: Float[np.ndarray, " day"]) -> Int[np.ndarray, " day"]:
+    """How many days have both a smaller x and a smaller y, for each day; in n·ln²n.
+
+    In the order of x that is the number of earlier days of smaller y: ranks of y are split bit by bit, the highest
+    first, and a day whose bit is set counts the earlier ones of its group whose bit is not.
+    """
+    # Of equal x the larger y first: it is no smaller day of the others.
+    place = np.lexsort((-y, x))
+    rank = np.unique(y[place], return_inverse=True)[1]
+    order, count = np.arange(len(x)), np.zeros(len(x), dtype=np.int64)
+    for bit in reversed(range(int(rank.max()).bit_length())):
+        own = rank[order]
+        group, is_set = own >> (bit + 1), (own >> bit) & 1
+        before = np.cumsum(1 - is_set) - (1 - is_set)
+        count[order] += is_set * (before - before[np.searchsorted(group, group)])
+        order = order[np.argsort(own >> bit, kind="stable")]
+    out = np.empty_like(count)
+    out[place] = count
+    return out
 
 
 def shrinkage(

@@ -32,7 +32,7 @@ FIGURES = {
         "coverage95",
         "coverage_pairs",
     ),
-    "volatility_fit": ("fit_few_s", "fit_many_s", "fit_per_asset_s", "usable"),
+    "volatility_fit": ("fit_few_s", "fit_many_s", "fit_model_s", "fit_per_asset_s", "usable"),
     "posterior": ("posterior_s", "posterior_per_asset_s", "gates_s", "r_hat", "tail_pit"),
     "simulation_based_calibration": ("garch_least_p", "gjr_least_p", "garch_divergences"),
     "device_check": ("has_gpu", "e1_cpu_s"),

@@ -5,6 +5,7 @@ import pytest
 from scipy import integrate, stats
 
 from pmvar.calibration.dependence import (
+    dominated,
     kendall_correlation,
     rank_correlation,
     shrinkage,
@@ -154,3 +155,14 @@ def test_shrinkage_of_tails_in_its_limits():
     np.testing.assert_allclose(exact.degrees_of_freedom[3:], exact.common)
     nothing = shrunk_degrees_of_freedom(nu * np.nan, nu)
     np.testing.assert_array_equal(nothing.degrees_of_freedom, 4.0)
+
+
+@pytest.mark.parametrize("digits", [9, 1, 0])
+@pytest.mark.parametrize("n", [1, 2, 33, 500])
+def test_dominated_days_are_counted(n: int, digits: int):
+    """Against all pairs of days, ties in either number and in both included."""
+    rng = np.random.default_rng(n)
+    x, y = np.round(rng.standard_normal((2, n)), digits)
+    expected = np.sum((x[:, None] > x) & (y[:, None] > y), axis=1)
+    np.testing.assert_array_equal(dominated(x, y), expected)
+    assert n < 500 or expected.max() > 400
