@@ -12,7 +12,7 @@ import jax
 import numpy as np
 from jaxtyping import Float, Int
 
-from pmvar.errors import NumericsError, UsageError
+from pmvar.errors import NumericsError, UsageError, some_of
 from pmvar.market.snapshot import MarketSnapshot
 from pmvar.methods.standard import standard_margin, unit_requirements
 from pmvar.models.at_volatility import VOLATILITY, under
@@ -22,7 +22,7 @@ from pmvar.report.margin_report import MarginReport
 from pmvar.risk.accounts import AccountBlock, account_blocks, block_loss
 from pmvar.risk.add_ons import NO_LIST, AddOn, add_on_table, close_out_add_ons, stress_add_on
 from pmvar.risk.anti_procyclicality import STRESSED_WEIGHT, Protected, Protection, protection
-from pmvar.risk.close_out import CloseOut, close_out, cost, some_of
+from pmvar.risk.close_out import CloseOut, close_out, cost
 from pmvar.risk.detail import account_details, largest_accounts
 from pmvar.risk.gradient import BlockGradient, MarketFactor, gradients, market_factors
 from pmvar.risk.isolated import Alone, each_alone, held_alone
@@ -418,7 +418,7 @@ def _absent(priced: Priced) -> tuple[str, ...]:
         held = np.unique(priced.portfolio.quantity.indices)
         unquoted = held[np.isnan(unit.half_spread[held])]
         if len(unquoted):
-            names = some_of([str(i) for i in priced.portfolio.instruments.instrument_id[unquoted]])
+            names = some_of(priced.portfolio.instruments.instrument_id[unquoted])
             said.append(
                 f"add-on spread is absent for {len(unquoted):,} of {len(held):,} instruments held, without half_spread "
                 f"in market/liquidity: {names}"

@@ -28,6 +28,17 @@ class Problem:
         return ": ".join(part for part in (where, what, self.rule) if part) + f" — {self.fix}"
 
 
+NAMED = 5
+"""Names that a sentence lists; the others are counted."""
+
+
+def some_of(names: Iterable[object]) -> str:
+    """The first of `names`, with commas, and how many more there are."""
+    all_names = [str(name) for name in names]
+    more = f" and {len(all_names) - NAMED:,} more" if len(all_names) > NAMED else ""
+    return ", ".join(all_names[:NAMED]) + more
+
+
 class PmvarError(Exception):
     """Base of all errors that pmvar raises on purpose."""
 

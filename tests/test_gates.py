@@ -24,7 +24,7 @@ from pmvar.io import production as production_module
 from pmvar.io.book import Book, load_book
 from pmvar.io.gates import account_count, model_change, pass_gates, price_jumps
 from pmvar.io.overrides import Gate
-from pmvar.io.production import production
+from pmvar.io.production import refusals
 from pmvar.io.run import read_run
 from pmvar.models.specification import ModelSpecification
 from tests.books import SPOT, small_book, small_model, small_rows, small_toml
@@ -227,7 +227,7 @@ def calibrated(path: Path, *overrides: str, **toml: str) -> Path:
 
 def gates_of(folder: Path, package: Path) -> dict[str, str]:
     """Gate -> message of what production refuses."""
-    return {str(f.gate): f"{f.text} — {f.fix}" for f in production(load_book(folder), package=package)}
+    return {str(f.gate): f"{f.text} — {f.fix}" for f in refusals(load_book(folder), package=package)}
 
 
 def test_production_passes_what_is_clean_and_names_what_is_not(tmp_path: Path, checkout: Path) -> None:

@@ -1,1 +1,1 @@
-"""Audit: published runs made again from their manifests."""
+"""Audit: published runs made again from their manifests, and the change from one to the next explained."""

@@ -13,6 +13,7 @@ from pmvar.bulk.journal import Log
 from pmvar.bulk.plan import Plan
 from pmvar.engine import Charged, Priced, Progress, model_stresses, price_all, protecting, quiet
 from pmvar.io.book import Book
+from pmvar.io.environment import environment
 from pmvar.io.run import code_hash, versions
 from pmvar.models.specification import ModelSpecification
 from pmvar.scenarios import simulate, stress_scenarios
@@ -47,8 +48,9 @@ class Job:
 
 
 def identity() -> dict[str, Any]:
-    """What bits of a process depend on beside its job: code, versions and kind of device."""
-    return {"code": code_hash(), "versions": versions(), "device": jax.devices()[0].device_kind}
+    """What bits of a process depend on beside its job: code, versions, kind of device, processor and flags."""
+    device = jax.devices()[0].device_kind
+    return {"code": code_hash(), "versions": versions(), "device": device, "environment": environment()}
 
 
 def _profit(book: Book, model: ModelSpecification, parameters: Parameters) -> ProfitAndLoss:

@@ -19,7 +19,6 @@ from pmvar.types import Detail, Executor, Parameters
 if TYPE_CHECKING:
     from pmvar.cli.metrics import Metrics
     from pmvar.io.book import Book
-    from pmvar.io.gates import Finding
 
 IN_BLOCKS = ("accounts", "gradients")
 """Stages whose work is kept block by block."""
@@ -101,6 +100,7 @@ def run_book(
     from pmvar.io.book import load_book
     from pmvar.io.gates import pass_gates
     from pmvar.io.preset import load_preset
+    from pmvar.io.production import refusals
     from pmvar.io.run import check_writable, read_manifest
     from pmvar.io.table_files import TableFormat
 
@@ -112,7 +112,7 @@ def run_book(
     loaded = load_book(book, overrides=chosen.over(overrides) if chosen else overrides)
     if chosen:
         chosen.check_model(loaded.model.model)
-    passed = pass_gates(loaded, out, acknowledged=acknowledged, more=_refused(loaded) if production else ())
+    passed = pass_gates(loaded, out, acknowledged=acknowledged, more=refusals(loaded) if production else ())
     loaded = passed.book
 
     keep_compiled()
@@ -167,13 +167,6 @@ def _check_gap(book: Book) -> None:
         raise UsageError("--plug-in-stress needs a model with a posterior: make model.json by calibrate --bayes")
     if s.parameters is Parameters.PLUG_IN:
         raise UsageError("--plug-in-stress stands beside a predictive margin; leave out --parameters plug-in")
-
-
-def _refused(book: Book) -> list[Finding]:
-    """What a production run refuses of this installation and of `book`."""
-    from pmvar.io.production import production
-
-    return production(book)
 
 
 def _detail(components: bool | None, greeks: bool | None, n_accounts: int) -> Detail:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 
+from pmvar.errors import some_of
 from pmvar.io.book import Book
 from pmvar.io.gates import Finding
 from pmvar.io.model_file import FILE, strict_json
@@ -22,7 +23,7 @@ LOCK = Path("requirements") / "run.lock"
 _PINNED = re.compile(r"^([A-Za-z0-9._-]+)==([^\s;\\]+)\s*(?:;\s*([^\\]+?))?\s*\\?$", re.M)
 
 
-def production(book: Book, *, package: Path = PACKAGE) -> list[Finding]:
+def refusals(book: Book, *, package: Path = PACKAGE) -> list[Finding]:
     """Everything about code, packages, model and prices that a production run refuses; `package` is pmvar's folder."""
     found = [(Gate.CODE, *f) for f in _code(package)] + [(Gate.PACKAGES, *f) for f in _packages(package.parent / LOCK)]
     found += [(gate, *f) for gate, f in _model(book)] + [(gate, *f) for gate, f in _prices(book)]
@@ -41,7 +42,7 @@ def _code(package: Path) -> Iterator[tuple[str, str]]:
             return
         changed = [line[3:] for line in done.stdout.splitlines()]
         if changed:
-            yield f"the checkout has changes that no commit holds: {_some(changed)}", "commit or undo them"
+            yield f"the checkout has changes that no commit holds: {some_of(changed)}", "commit or undo them"
         return
     listed = {
         Path(str(file.locate())).resolve(): file.hash.value
@@ -52,7 +53,7 @@ def _code(package: Path) -> Iterator[tuple[str, str]]:
         str(path.relative_to(checkout)) for path in sorted(package.rglob("*.py")) if listed.get(path) != _hash(path)
     ]
     if changed:
-        text = f"the code is neither a checkout nor as it was installed: {_some(changed)}"
+        text = f"the code is neither a checkout nor as it was installed: {some_of(changed)}"
         yield text, "install pmvar again from its wheel, or run from a clean checkout"
 
 
@@ -79,7 +80,7 @@ def _packages(lock: Path) -> Iterator[tuple[str, str]]:
         if here != pinned:
             differing.append(f"{name} {here}, not {pinned}")
     if differing:
-        text = f"packages differ from {LOCK}: {_some(differing)}"
+        text = f"packages differ from {LOCK}: {some_of(differing)}"
         yield text, f"pip install --require-hashes -r {LOCK}"
 
 
@@ -87,12 +88,12 @@ def _model(book: Book) -> Iterator[tuple[Gate, tuple[str, str]]]:
     """Whether somebody estimated all parameters, and the estimate passed its gates."""
     assumed = [f.name for f in book.model.factors if not f.source or "assumed" in f.source]
     if assumed:
-        text = f"no history stands behind the parameters of {_some(assumed)}"
+        text = f"no history stands behind the parameters of {some_of(assumed)}"
         yield Gate.ASSUMED_MODEL, (text, "calibrate the model, with --vols for vol factors: pmvar calibrate")
     document = strict_json((book.path / FILE).read_bytes(), file=FILE)
     failed = [name for name, verdict in document.get("gates", {}).items() if not verdict.get("passed")]
     if failed:
-        text = f"{FILE} was written although its posterior failed {_some(failed)}"
+        text = f"{FILE} was written although its posterior failed {some_of(failed)}"
         yield Gate.FAILED_GATES, (text, "calibrate from a longer history, or without --bayes")
 
 
@@ -103,8 +104,5 @@ def _prices(book: Book) -> Iterator[tuple[Gate, tuple[str, str]]]:
         yield Gate.PRICE_LIMITS, (text, 'set them, such as max_price_age = "1h" and max_price_jump = 10')
     stale = [f"{factor}: {why}" for factor, why in book.market.quarantined.items() if "max_price_age" in why]
     if stale:
-        yield Gate.STALE_PRICES, (f"prices are stale: {_some(stale)}", "supply prices of the valuation time")
+        yield Gate.STALE_PRICES, (f"prices are stale: {some_of(stale)}", "supply prices of the valuation time")
 
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Float
 from scipy import sparse
 
+from pmvar.errors import some_of
 from pmvar.instruments import Instruments
 from pmvar.market.snapshot import MarketSnapshot
 from pmvar.scenarios.clock import horizon_steps
@@ -27,8 +28,6 @@ IMPACT = 1.0
 """Y: the impact of a day's volume, in daily deviations."""
 DEGREE = 1.5
 """Of the impact in the size of the positions."""
-NAMED = 5
-"""Instruments that a text names; the others are counted."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +100,7 @@ def cost(quantity: sparse.csr_array, unit: CloseOut, instrument_id: np.ndarray) 
         held = quantity.indices[quantity.indptr[a] : quantity.indptr[a + 1]]
         unquoted = instrument_id[held[np.isnan(unit.half_spread[held])]]
         untraded = [f for f, x, v in zip(unit.factors, net[a], liquid, strict=True) if x and not v]
-        said = [f"no half_spread of {some_of(list(map(str, unquoted)))}"] * bool(len(unquoted))
+        said = [f"no half_spread of {some_of(unquoted)}"] * bool(len(unquoted))
         said += [f"no daily_volume for {some_of(untraded)}"] * bool(untraded)
         absent.append("; ".join(said))
     return Cost(np.asarray(abs(quantity) @ known), impact, absent)
@@ -161,8 +160,3 @@ def _daily_deviation(scenarios: ScenarioSet, factors: list[str]) -> Float[np.nda
     spread = np.sqrt(weight @ (total - weight @ total) ** 2)
     return spread / np.sqrt(horizon_steps(str(scenarios.provenance["horizon"])))
 
-
-def some_of(names: list[str]) -> str:
-    """Names in words: the first ones, and how many more."""
-    more = f" and {len(names) - NAMED:,} more" if len(names) > NAMED else ""
-    return ", ".join(names[:NAMED]) + more

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from pmvar.errors import NumericsError
+from pmvar.errors import NumericsError, some_of
 from pmvar.market.snapshot import MarketSnapshot
 from pmvar.portfolio import Portfolio
 from pmvar.scenarios.scenario_set import ScenarioSet
@@ -113,10 +113,11 @@ class ProfitAndLoss:
         if not finite.all():
             bad = np.flatnonzero(~finite[self.row])
             holders = np.unique(self.portfolio.quantity[:, bad].nonzero()[0])
-            what = _some(self.portfolio.instruments.instrument_id[bad])
+            what = some_of(self.portfolio.instruments.instrument_id[bad])
+            who = some_of(self.portfolio.account_id[holders]) or "nobody"
             raise NumericsError(
-                f"the P&L of {what}, held by {_some(self.portfolio.account_id[holders]) or 'nobody'}, is not finite in "
-                f"scenario tile {index}; check the terms and vols, the volatilities of model.json, or use "
+                f"the P&L of {what}, held by {who}, is not finite in scenario "
+                f"tile {index}; check the terms and vols, the volatilities of model.json, or use "
                 "--precision float64"
             )
         return tile
@@ -128,11 +129,6 @@ def tile_device(index: int) -> Any:
     A tile is the same program wherever it runs, and what is summed over tiles is summed on the host, in order."""
     devices = jax.local_devices()
     return devices[index % len(devices)]
-
-
-def _some(names: np.ndarray) -> str:
-    more = f" and {len(names) - 5} others" if len(names) > 5 else ""
-    return ", ".join(map(str, names[:5])) + more
 
 
 @jax.jit
