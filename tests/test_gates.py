@@ -275,7 +275,7 @@ def test_production_refuses_an_assumed_model_and_stale_prices(tmp_path: Path, ch
 
 def test_a_production_run(tmp_path: Path, checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Refused with exit 4, everything named and nothing written; published once it is mended or overridden by name."""
-    monkeypatch.setattr(production_module, "production", partial(production, package=checkout))
+    monkeypatch.setattr(production_module, "refusals", partial(refusals, package=checkout))
     out = tmp_path / "run"
     code, text = margin(small_book(tmp_path / "assumed"), out, "--production")
     assert code == 4 and text.startswith("assumed-model: ") and "price-limits: " in text and not out.exists()
