@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from scipy import sparse, stats
 
@@ -17,9 +18,12 @@ from pmvar.risk.rules import MarginRules
 from pmvar.scenarios import stress_scenarios
 from pmvar.types import Drift, FactorKind, Liquidity, Measure, PriceMap, StressOf
 from pmvar.valuation.today import values_and_greeks
-from tests.books import small_book, small_rows
+from tests.books import small_book, small_rows, small_toml
 from tests.engines import SPOT, call, hold, mixed_market, mixed_model, report, scenarios
 from tests.markets import instrument, portfolio, snapshot, specification, table
+from tests.test_cli import Cli, cli
+
+__all__ = ["cli"]
 
 RHO, SIGMA = 0.98, 0.02
 
@@ -180,6 +184,25 @@ def test_what_is_absent_is_named_and_lowers_no_margin() -> None:
     assert any("add-on spread is absent for 4 of 6 instruments" in n for n in bare.notes)
     assert any("add-on impact is absent for" in n for n in bare.notes)
     assert not any("add-on" in n for n in report(BOOK, MARKET, greeks=False).notes)
+
+
+def test_a_run_explains_its_add_ons(cli: Cli, tmp_path: Path) -> None:
+    """From the measure to the margin in steps that add up, with what is absent; the report says that they are in it."""
+    rows = small_rows()
+    rows["market/liquidity"] = [{"instrument_id": "BTC-PERPETUAL", "half_spread": 2.5, "daily_volume": 1e6}]
+    toml = small_toml()
+    toml["margin"] = toml.get("margin", {}) | {"liquidity": "charge", "stress_share": 0.25}
+    book = small_book(tmp_path / "book", rows=rows, toml=toml)
+    done = cli("run", book, "--out", tmp_path / "run", "--paths", 2048, "--no-components")
+    assert done.code == 0, done.err
+    added = pq.read_table(tmp_path / "run" / "add_ons.parquet").to_pydict()
+    assert {"stress", "spread", "impact"} <= set(added["add_on"])
+    for account in sorted(set(added["account_id"])):
+        told = cli("explain", tmp_path / "run", account).out
+        assert "check: equals the initial margin in the table" in told and "CHECK FAILS" not in told
+        assert "add-on stress, " in told or "add-on spread, " in told
+    assert "no half_spread of" in cli("explain", tmp_path / "run", added["account_id"][0]).out
+    assert "with add-ons (25" in (tmp_path / "run" / "report.html").read_text()
 
 
 def test_a_book_brings_its_liquidity(tmp_path: Path) -> None:

@@ -20,8 +20,8 @@ from pmvar.bulk.run import Request, run
 from pmvar.errors import InputError, ResourceError, UsageError
 from pmvar.io.book import Book, load_book
 from pmvar.io.export import export_run
-from pmvar.io.run import read_run
-from pmvar.risk.result import TABLES
+from pmvar.io.run import read_run, write_run
+from pmvar.risk.result import TABLES, MarginResult
 from pmvar.types import Detail
 from tests.books import small_book
 
@@ -227,6 +227,12 @@ def test_a_run_to_an_address(published: Path, tmp_path: Path) -> None:
     np.testing.assert_array_equal(
         copy.tables["margins"]["initial_margin"], read_run(published).tables["margins"]["initial_margin"]
     )
+    other = write_run(
+        tmp_path / "other", MarginResult({"chosen": {"account_id": np.array(["a"], object)}}, (), {}), report_html="",
+        inputs={}, columns={"chosen": ("account_id",)},
+    )  # fmt: skip
+    with pytest.raises(UsageError, match="has no margins"):
+        export_run(other, f"duckdb:{tmp_path / 'other.duckdb'}")
     for wrong in ("nowhere", "ftp://host/run"):
         with pytest.raises(UsageError, match="is no address"):
             export_run(published, wrong)

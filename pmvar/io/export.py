@@ -33,6 +33,8 @@ def export_run(run: str | Path, target: str, *, prefix: str = "pmvar_") -> str:
     if not target.startswith(DATABASES):
         _copy(folder, [*files, MANIFEST], target)
         return f"{len(files) + 1} files: {target}"
+    if not any(Path(name).stem == "margins" for name in files):
+        raise UsageError(f"{run} has no margins: a database takes runs; give its files an address such as file:///…")
     said = {"created": manifest["created"], "book": manifest["book"], "as_of": manifest["settings"].get("as_of", ""),
             "base_currency": manifest["settings"].get("base_currency", "")}  # fmt: skip
     runs = pa.table({name: pa.array([value], pa.string()) for name, value in said.items()})

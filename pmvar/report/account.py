@@ -42,6 +42,16 @@ class Scenario:
 
 
 @dataclass(frozen=True)
+class AddOn:
+    """What the margin holds beside its measure, in base currency."""
+
+    label: str
+    amount: float
+    absent: str
+    """What the amount lacks, and for want of what."""
+
+
+@dataclass(frozen=True)
 class Account:
     """Everything a run says about one account. Losses and amounts in base currency, positive is bad."""
 
@@ -60,6 +70,7 @@ class Account:
     stress: tuple[tuple[str, float], ...]
     protection: Mapping[str, Any]
     """Its row of `anti_procyclicality`; empty where no tool is switched on."""
+    add_ons: tuple[AddOn, ...]
     half_width: float
     """Of a 95% interval, in standard errors."""
 
@@ -106,7 +117,16 @@ def build_account(tables: Mapping[str, Columns], account_id: str, settings: Mapp
         _worst(select(tables.get("worst", {}), account_id), tables.get("shocks", {})),
         tuple(zip(map(str, column(stress, "scenario")), map(float, column(stress, "loss")), strict=True)),
         {name: values[0] for name, values in protection.items() if len(values)},
+        _add_ons(select(tables.get("add_ons", {}), account_id)),
         interval_half_width(int(settings.get("replicates", REPLICATES))),
+    )
+
+
+def _add_ons(rows: Columns) -> tuple[AddOn, ...]:
+    columns = (column(rows, name) for name in ("add_on", "factor", "amount", "absent"))
+    return tuple(
+        AddOn(f"{kind} of {factor}" if factor else str(kind), float(amount), str(absent))
+        for kind, factor, amount, absent in zip(*columns, strict=True)
     )
 
 

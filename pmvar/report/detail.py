@@ -86,13 +86,15 @@ def _facts(account: Account) -> list[tuple[str, str, str]]:
 
 
 def _raised(account: Account) -> str:
-    """What the tools against procyclicality make of the margin, in words."""
-    p = account.protection
-    if not p:
-        return ""
-    said = {"stressed_margin": "stressed", "long_run_margin": "ten-year", "calculated_margin": "before the buffer"}
-    parts = [f"{word} {money(p[key])}" for key, word in said.items() if p[key] > 0]
-    return f"current {money(p['current_margin'])}, {', '.join(parts)}"
+    """What tools against procyclicality and add-ons make of the margin, in words."""
+    p, parts = account.protection, []
+    if p:
+        said = {"current_margin": "current", "stressed_margin": "stressed", "long_run_margin": "ten-year",
+                "calculated_margin": "before the buffer"}  # fmt: skip
+        parts = [f"{word} {money(p[key])}" for key, word in said.items() if p[key] > 0 or key == "current_margin"]
+    if account.add_ons:
+        parts.append(f"add-ons {money(sum(a.amount for a in account.add_ons))}")
+    return ", ".join(parts)
 
 
 def _factors(account: Account) -> list[str]:

@@ -127,7 +127,7 @@ def _steps(account: Account, settings: Mapping[str, Any]) -> list[str]:
     floored = max(measure, floor)
     initial, isolated = float(m["initial_margin"]), float(m["isolated_margin"])
     expected = multiplier * floored
-    called = "current margin" if account.protection else "initial margin"
+    called = "current margin" if account.protection else ""
     rows = [
         (name.replace("_", " "), fixed(measure, 2), ""),
         (
@@ -140,6 +140,10 @@ def _steps(account: Account, settings: Mapping[str, Any]) -> list[str]:
     if account.protection:
         more, expected = _protection(account, settings, expected)
         rows += more
+    for add_on in account.add_ons:
+        expected += add_on.amount
+        rows.append((f"add-on {add_on.label}, {fixed(add_on.amount, 2)}", fixed(expected, 2), add_on.absent))
+    rows[-1] = (*rows[-1][:2], f"{rows[-1][2]}, initial margin".removeprefix(", "))
     rows.append((f"times {significant(ratio, 6)}", fixed(ratio * expected, 2), "maintenance margin"))
     lines += [*_table(rows, "<><"), _check("initial margin in the table", expected, initial)]
     if isolated > 0:
@@ -154,7 +158,7 @@ def _steps(account: Account, settings: Mapping[str, Any]) -> list[str]:
 def _protection(
     account: Account, settings: Mapping[str, Any], current: float
 ) -> tuple[list[tuple[str, str, str]], float]:
-    """What the tools against procyclicality add, step by step, and the initial margin that comes of it."""
+    """What the tools against procyclicality add, step by step, and the margin that comes of it."""
     p, tools = account.protection, str(settings.get("apc", "")).split(",")
     rows, margin = [], current
     for tool, key, label in (
@@ -172,7 +176,6 @@ def _protection(
         before = f"; {fixed(previous, 2)} was charged {fixed(days, 1)} days ago" if previous > 0 else ""
         rows.append((left + before, fixed(charged, 2), ""))
         margin = charged
-    rows[-1] = (*rows[-1][:2], f"{rows[-1][2]}, initial margin".removeprefix(", "))
     return rows, margin
 
 
