@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 
 import equinox as eqx
 import jax
@@ -21,6 +21,9 @@ T = TypeVar("T", Bump, EuropeanTerms, EuropeanState, ExerciseTable)
 
 class Block(eqx.Module):
     """Instruments that one compiled kernel values together. Abstract; each product's is final."""
+
+    on_curve: ClassVar[bool] = False
+    """Whether P&L depends on `World.curve`."""
 
     @abstractmethod
     def pnl(self, world: World, bump: Bump) -> Float[Array, "instrument scenario"]:
