@@ -10,6 +10,9 @@ from pmvar.types import DAY, FactorKind
 DAYS = {"d": 1.0, "w": 7.0, "m": 365 / 12, "y": 365.0}
 """In the units of a tenor."""
 
+LEVELS = frozenset({FactorKind.BASIS, FactorKind.RATE, FactorKind.SPREAD})
+"""Kinds that move by differences of their level, which may be zero or below."""
+
 _TENOR = re.compile(r"([1-9]\d{0,3})([dwmy])", re.ASCII)
 _DATE = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
 
@@ -18,6 +21,11 @@ def kind_and_point(name: str) -> tuple[str, str]:
     """`("rate", "1y")` of `USD:rate.1y`; the point is empty where there is none."""
     kind, _, point = name.rpartition(":")[2].partition(".")
     return kind, point
+
+
+def is_level(name: str) -> bool:
+    """Whether `name` is that of a factor that moves by differences of its level."""
+    return sound_name(name) and kind_and_point(name)[0] in LEVELS
 
 
 def point_time(point: str, start: float) -> float:

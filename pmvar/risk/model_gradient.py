@@ -77,6 +77,8 @@ def shock_slots(instruments: Instruments, pnl: ProfitAndLoss) -> tuple[tuple[flo
             continue  # it cannot be valued
         settled = layout.settles_inside(own)
         add(i, "log_forward", factor_name(underlying, FactorKind.SPOT), own.expiry if settled else end, 1.0)
+        for name, weight in layout.basis_weights(own).items():
+            add(i, FactorKind.BASIS, name, end, weight)
         if kind == Kind.OPTION and not settled:
             add(i, "log_vol", factor_name(underlying, FactorKind.VOL), end, layout.term_scale(own))
     return times, [[Slot(*slot) for slot in sorted(slots.items())] for slots in reach]

@@ -81,7 +81,7 @@ def exposure(pnl: ProfitAndLoss, index: int) -> Float[Array, "strip field_row pa
     """The exposures of all instruments in tile `index`, in strips: one field after the other, see `first_row`."""
     layout, vol_cap = pnl.plan.layout, pnl.scenarios.vol_cap
     world = layout.world(index)
-    dated = jnp.asarray(layout.has_forward) if layout.has_basis else None
+    dated = jnp.asarray(layout.with_basis) if layout.has_basis else None
     found = [block_exposure(block.tangent(world), world, vol_cap, dated) for _, block in pnl.plan.blocks]
     flat = [(*each[:-1], *each.further) for each in found]
     return in_strips(jnp.concatenate([pnl.stacked(parts) for parts in zip(*flat, strict=True)]))

@@ -102,11 +102,6 @@ class Layout:
         """Whether the model moves the basis of any forward."""
         return bool(self.bases)
 
-    @cached_property
-    def has_forward(self) -> Float[np.ndarray, " slice"]:
-        """1 for slices that are forwards at the horizon, 0 for spots and what has settled."""
-        return np.array([float(np.isfinite(s.expiry) and not self.settles_inside(s)) for s in self.slices])
-
     def basis_weights(self, s: Slice) -> dict[str, float]:
         """Weight of each basis factor in ln(F/S) of a slice at the horizon: linear in days from 0 at the spot through
         the factors, flat beyond the last; a factor whose date has come counts only where there is no later one."""
@@ -118,6 +113,11 @@ class Layout:
         at = _day(s.expiry) - _day(self.scenarios.horizon_end)
         each = (np.interp(at, days, row) if days[-1] > 0 else row[-1] for row in np.eye(len(days))[1:])
         return {name: float(w) for (name, _), w in zip(points, each, strict=True) if w}
+
+    @cached_property
+    def with_basis(self) -> Float[np.ndarray, " slice"]:
+        """1 for slices that a basis factor moves, 0 for the others: spots, and what has settled."""
+        return np.array([float(bool(self.basis_weights(s))) for s in self.slices])
 
     @cached_property
     def factor_column(self) -> dict[str, int]:
