@@ -31,7 +31,7 @@ from pmvar.market.snapshot import MarketSnapshot
 from pmvar.models.specification import ModelSpecification
 from pmvar.portfolio import Portfolio, build_portfolio
 from pmvar.risk.rules import MarginRules
-from pmvar.types import Netting, VolatilitySource
+from pmvar.types import Kind, Netting, VolatilitySource
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,6 +109,12 @@ def load_book(
         marks = read["market/marks"]
         if head and market and marks is not None:
             check_marks(marks, instruments, market, head, problems=problems, notes=notes)
+        funding = read["market/funding"]
+        if funding is not None:
+            perpetual = instruments.instrument_id[instruments.kind == Kind.PERPETUAL].astype(str)
+            other = ~np.isin(funding["instrument_id"].astype(str), perpetual)
+            rule, fix = "funding is of a perpetual of instruments", "correct the name, or remove the row"
+            funding.reject(problems, other, column="instrument_id", rule=rule, fix=fix)
         liquidity = read["market/liquidity"]
         if liquidity is not None:
             known = instruments.instrument_id.astype(str)

@@ -197,6 +197,7 @@ def build_market(
             vols=surfaces,
             half_spread=_known(tables.get("market/liquidity"), "half_spread"),
             daily_volume=_known(tables.get("market/liquidity"), "daily_volume"),
+            funding=_known(tables.get("market/funding"), "daily_rate"),
             spread=_spreads(tables.get("market/spreads")),
             quarantined=dict(notes.quarantined),
         )

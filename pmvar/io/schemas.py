@@ -146,6 +146,11 @@ SPREADS = Schema(
     (_name("underlying"), _number("spread", -1.0, high=10.0)),
     key=("underlying",),
 )
+FUNDING = Schema(
+    "market/funding",
+    (_name("instrument_id"), _number("daily_rate", -1.0, high=1.0)),
+    key=("instrument_id",),
+)
 STRESS = Schema(
     "market/stress",
     (Column("scenario", Type.NAME), _name("factor"), _number("shock", -1.0, exclusive=True)),
@@ -153,6 +158,6 @@ STRESS = Schema(
 )
 
 REQUIRED = (INSTRUMENTS, POSITIONS, SPOTS)
-OPTIONAL = (BALANCES, FORWARDS, RATES, VOLS, MARKS, LIQUIDITY, DIVIDENDS, STRESS, SPREADS)
+OPTIONAL = (BALANCES, FORWARDS, RATES, VOLS, MARKS, LIQUIDITY, DIVIDENDS, STRESS, SPREADS, FUNDING)
 """Forwards, rates and vols are needed only by what is listed: a book of spots has none."""
 SCHEMAS = {schema.name: schema for schema in (*REQUIRED, *OPTIONAL)}

@@ -57,6 +57,8 @@ class MarginedBlock(Block):
     scale: Float[Array, " instrument"]
     power: Float[Array, " instrument"]
     """+1 linear, −1 inverse."""
+    funding: Float[Array, " instrument"]
+    """Of perpetuals: fraction of today's notional that a long pays over the horizon."""
     slice_row: Int[Array, " instrument"]
     base_row: Int[Array, " instrument"]
 
@@ -64,7 +66,8 @@ class MarginedBlock(Block):
         """See the base."""
         dtype = world.log_base.dtype
         move, money = world.log_forward[self.slice_row], world.log_base[self.base_row]
-        return margined_pnl(self.scale.astype(dtype), self.power.astype(dtype), move, money, bump)
+        scale, power, funding = (x.astype(dtype) for x in (self.scale, self.power, self.funding))
+        return margined_pnl(scale, power, move, money, funding, bump)
 
 
 class Smile(eqx.Module):

@@ -20,7 +20,7 @@ from pmvar.kernels.exercise_table import ExerciseTable, tabulated
 from pmvar.kernels.smile import NODES
 from pmvar.market.snapshot import MarketSnapshot
 from pmvar.scenarios.scenario_set import ScenarioSet
-from pmvar.types import SECONDS_PER_YEAR, Exercise, FactorKind, Kind, Precision, PutCall, Settlement, factor_name
+from pmvar.types import DAY, SECONDS_PER_YEAR, Exercise, FactorKind, Kind, Precision, PutCall, Settlement, factor_name
 from pmvar.valuation.blocks import AmericanBlock, Block, CarriedBlock, EuropeanBlock, MarginedBlock, Smile
 from pmvar.valuation.bonds import bond_block, unmoved, unpayable
 from pmvar.valuation.cash_flows import cash_flows, curve_factors
@@ -224,7 +224,10 @@ def _margined(context: Context, columns: Sequence[int]) -> Iterator[Placed]:
     for index, filled in _padded(columns):
         power = np.where(table.settlement[filled] == Settlement.LINEAR, 1.0, -1.0)
         scale = table.contract_size[filled] * context.settlement_price[filled] * context.forward[filled] ** power
-        yield Placed(index, MarginedBlock(jnp.asarray(scale), jnp.asarray(power), *context.rows(filled)))
+        days = (context.layout.scenarios.horizon_end - context.market.as_of) / DAY
+        paid = days * np.array([context.market.funding.get(str(name), 0.0) for name in table.instrument_id[filled]])
+        terms = (jnp.asarray(x) for x in (scale, power, paid))
+        yield Placed(index, MarginedBlock(*terms, *context.rows(filled)))
 
 
 def _bonds(context: Context, columns: Sequence[int]) -> Iterator[Placed]:

@@ -245,6 +245,11 @@ def values_and_greeks(
         if product.kind is Kind.OPTION:
             put(rows, [factor_name(u, FactorKind.VOL) for u in some.underlying], Greek.VEGA, vega)
             put(rows, ["time"] * len(rows), Greek.THETA, theta * (DAY / SECONDS_PER_YEAR))
+        if product.kind is Kind.PERPETUAL and market.funding:
+            # A day's funding of a long, at today's notional.
+            rate = np.array([market.funding.get(str(name), 0.0) for name in some.instrument_id])
+            worth = np.asarray(terms.units * terms.settlement * terms.spot ** (1.0 if product.linear else -1.0))
+            put(rows, ["time"] * len(rows), Greek.THETA, -rate * worth)
         if product.kind is Kind.BOND:
             put(rows, ["time"] * len(rows), Greek.THETA, theta * (DAY / SECONDS_PER_YEAR))
             for factor, slope in key_rates(some, market, model_factors).items():
