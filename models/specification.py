@@ -108,6 +108,8 @@ class ModelSpecification:
     """In the order of `factors`."""
     steps_per_year: int = 365
     """365: calendar days. 252: trading sessions, Monday to Friday."""
+    calendar: str = ""
+    """Of the exchange whose holidays are no sessions, by its market code; empty: all weekdays are."""
     price_map: PriceMap = PriceMap.EXP_LINEAR
     vol_cap: float = 1.6
     """Shocks of ln σ are capped smoothly at ± this."""

@@ -85,6 +85,10 @@ def load_book(
         head = read_head(toml, overrides=wanted, problems=problems)
     model = read_model(model_bytes, source=source, problems=problems) if model_bytes is not None else None
     if model is not None and head is not None:
+        if head.settings.calendar and model.steps_per_year == 365:
+            rule, fix = "a model of 365 steps a year counts every day", "leave the calendar out, or use one of 252"
+            problems.add(Problem(rule, fix, file="book.toml", column="run.calendar", value=head.settings.calendar))
+        model = replace(model, calendar=head.settings.calendar)
         _check_model(model, head, problems=problems)
     read: dict[str, Table | None] = {}
     for schema in (*REQUIRED, *OPTIONAL):
