@@ -9,6 +9,7 @@ from enum import StrEnum
 import numpy as np
 from jaxtyping import Float
 
+from pmvar.models.factor_points import is_level
 from pmvar.types import DAY, FactorKind, factor_name
 
 STALE_DAYS = 5
@@ -73,19 +74,25 @@ class Panel:
     name: tuple[str, ...]
     """Of assets; in a panel of factors, theirs."""
     value: Float[np.ndarray, "day name"]
-    """Positive; NaN where there is none."""
+    """Positive; NaN where there is none. Of a factor that moves by differences of its level, e to the level: the log of
+    a ratio is its difference."""
 
 
 def factor_panel(prices: Panel, vols: Panel | None = None) -> Panel:
-    """Prices and implied vols of assets as one panel of factors, over all days of either."""
+    """Prices and implied vols of assets as one panel of factors, over all days of either.
+
+    A column of `prices` may be a level, named as its factor is (`USD:rate.1y`, `ACME:spread`, `BTC:basis.90d`).
+    """
     parts = [(FactorKind.SPOT, prices)] + ([(FactorKind.VOL, vols)] if vols else [])
     day = np.unique(np.concatenate([p.day for _, p in parts]))
-    names = tuple(factor_name(n, kind) for kind, p in parts for n in p.name)
+    names = tuple(n if is_level(n) else factor_name(n, kind) for kind, p in parts for n in p.name)
     value = np.full((len(day), len(names)), np.nan)
     place = 0
     for _, p in parts:
         value[np.searchsorted(day, p.day), place : place + len(p.name)] = p.value
         place += len(p.name)
+    level = [is_level(n) for n in names]
+    value[:, level] = np.exp(value[:, level])
     return Panel(day, names, value)
 
 

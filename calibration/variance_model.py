@@ -19,6 +19,7 @@ from pmvar.calibration.panel import Moves
 from pmvar.calibration.variance_likelihood import cells, seen
 from pmvar.calibration.variance_posterior import SAMPLER, Sampler, VariancePosterior, law_of, priors, sample_variance
 from pmvar.errors import InputError, Problem, UsageError
+from pmvar.models.factor_points import is_level
 from pmvar.models.specification import Factor, ModelSpecification
 from pmvar.types import FactorKind, factor_name
 
@@ -99,6 +100,7 @@ def calibrate_variances(
     notes = [f"{f.name}: {f.quirk} ({f.count}): {f.quirk.meaning}" for f in moves.findings]
     unused = [n for n in names if n.endswith(f":{FactorKind.VOL}")]
     notes += [f"{n}: its history is not used; the vol moves as the variance of the price does" for n in unused]
+    notes += [f"{n}: left out, model {model} moves prices and their vols alone" for n in names if is_level(n)]
     notes += _prior_notes(posteriors, model)
     return VarianceCalibration(specification, posteriors, dependence, worst(judged), tuple(notes))
 

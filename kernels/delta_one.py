@@ -24,13 +24,14 @@ def margined_pnl(
     power: Float[Array, " instrument"],
     log_price: Float[Array, "instrument scenario"],
     log_settlement: Float[Array, "instrument scenario"],
+    funding: Float[Array, " instrument"],
     bump: Bump,
 ) -> Float[Array, "instrument scenario"]:
     """P&L in base currency of what pays variation margin, ΠX₁: futures and perpetuals.
 
     `power` +1, linear: Π = n(F₁ − F₀), `scale` = nF₀X₀. `power` −1, inverse: Π = n(1/F₀ − 1/F₁) in coin,
-    `scale` = nX₀/F₀.
+    `scale` = nX₀/F₀. `funding` is the fraction of today's notional that a long pays over the horizon.
     """
     today = scale * jnp.exp(power * bump.log_spot + bump.log_settlement)
     move = jnp.expm1(power[:, None] * log_price)
-    return today[:, None] * (power[:, None] * move * jnp.exp(log_settlement))
+    return today[:, None] * ((power[:, None] * move - funding[:, None]) * jnp.exp(log_settlement))

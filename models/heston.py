@@ -184,7 +184,7 @@ def heston(specification: ModelSpecification, steps: float) -> Heston:
         raise _refused(f"model {specification.model} has no such parameter or state", "remove it", unknown[0], "")
     paired = [f.underlying for f in factors if f.kind is FactorKind.VOL]
     for u in sorted({*given, *paired}):
-        if u not in given or any(factor_name(u, kind) not in names for kind in FactorKind):
+        if u not in given or any(factor_name(u, kind) not in names for kind in (FactorKind.SPOT, FactorKind.VOL)):
             rule = f"{u} needs a spot factor, a vol factor and parameters.variance together"
             raise _refused(rule, "supply what is missing", f"variance[{u}]", given.get(u, ""))
     if not paired:

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Float
 
 from pmvar.errors import InputError, Problem
+from pmvar.models.factor_points import kind_and_point, sound_name
 from pmvar.models.posterior_draws import PosteriorDraws
 from pmvar.types import FactorKind, PriceMap
 
@@ -43,7 +44,7 @@ class Factor:
     """One risk factor. `volatility` is the standard deviation of its x over one step, all sources together."""
 
     name: str
-    """`<underlying>:spot` or `<underlying>:vol`."""
+    """`<underlying>:spot | vol | basis.<expiry or tenor> | spread`, or `<currency>:rate.<tenor>`."""
     volatility: float
     degrees_of_freedom: float | None = None
     source: str = ""
@@ -64,15 +65,14 @@ class Factor:
 
     @property
     def kind(self) -> FactorKind:
-        """The part of the name after the colon."""
-        return FactorKind(self.name.rpartition(":")[2])
+        """What it moves, as the name says after the colon."""
+        return FactorKind(kind_and_point(self.name)[0])
 
     def __post_init__(self) -> None:
-        underlying, _, kind = self.name.rpartition(":")
-        if not underlying or kind not in set(FactorKind):
+        if not sound_name(self.name):
             raise _reject(
-                "a factor is named <underlying>:spot or <underlying>:vol",
-                "rename it; basis, rate and spread factors are not priced by this version",
+                "a factor is named <underlying>:spot, :vol, :spread, :basis.<date or tenor> or <currency>:rate.<tenor>",
+                "rename it; a tenor is written as in 3m or 2y, a date as in 2026-06-26",
                 "factors.name",
                 self.name,
             )
@@ -108,6 +108,8 @@ class ModelSpecification:
     """In the order of `factors`."""
     steps_per_year: int = 365
     """365: calendar days. 252: trading sessions, Monday to Friday."""
+    calendar: str = ""
+    """Of the exchange whose holidays are no sessions, by its market code; empty: all weekdays are."""
     price_map: PriceMap = PriceMap.EXP_LINEAR
     vol_cap: float = 1.6
     """Shocks of ln σ are capped smoothly at ± this."""

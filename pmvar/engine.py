@@ -323,7 +323,9 @@ def _values(portfolio: Portfolio, pnl: ProfitAndLoss) -> tuple[np.ndarray, list]
     value = np.full(n, np.nan)
     if not len(priced):
         return value, []
-    value[priced], sensitivities = values_and_greeks(portfolio.instruments.take(priced), pnl.market)
+    value[priced], sensitivities = values_and_greeks(
+        portfolio.instruments.take(priced), pnl.market, pnl.scenarios.factors
+    )
     for i, s in enumerate(sensitivities):
         full = np.zeros(n)
         full[priced] = s.value

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 
 import numpy as np
 from jaxtyping import Float
 
 from pmvar.types import Kind
+
+
+def _text() -> np.ndarray:
+    return np.empty(0, dtype=object)
+
+
+def _number() -> np.ndarray:
+    return np.empty(0)
 
 
 @dataclass(frozen=True)
@@ -35,6 +43,20 @@ class Instruments:
     """`Exercise` values of options, an empty string elsewhere."""
     deliverable: np.ndarray
     """`Deliverable` values of American options, an empty string elsewhere."""
+    # Of single products: blank (an empty string, NaN) where an instrument has none, or the column is left out.
+    coupon: Float[np.ndarray, "instrument"] = field(default_factory=_number)
+    """Of bonds: fraction of the face a year."""
+    frequency: Float[np.ndarray, "instrument"] = field(default_factory=_number)
+    """Of bonds: coupons a year; 0 has none."""
+    day_count: np.ndarray = field(default_factory=_text)
+    """`DayCount` values of bonds with coupons, an empty string elsewhere."""
+
+    def __post_init__(self) -> None:
+        for f in fields(self):
+            column = getattr(self, f.name)
+            if not len(column) and len(self):
+                blank = "" if column.dtype == object else np.nan
+                object.__setattr__(self, f.name, np.full(len(self), blank, column.dtype))
 
     def __len__(self) -> int:
         return len(self.instrument_id)

@@ -22,6 +22,7 @@ class Kind(StrEnum):
     PERPETUAL = "perpetual"
     OPTION = "option"
     CASH = "cash"
+    BOND = "bond"
 
 
 class Settlement(StrEnum):
@@ -52,11 +53,26 @@ class Deliverable(StrEnum):
     FUTURE = "future"
 
 
+class DayCount(StrEnum):
+    """How a bond's coupon grows over a period: by the days that pass, or the same for every regular period."""
+
+    ACTUAL_365 = "act/365"
+    ACTUAL_360 = "act/360"
+    THIRTY_360 = "30/360"
+    ACTUAL_ACTUAL = "act/act"
+
+
 class FactorKind(StrEnum):
     """What a risk factor moves, the part of its name after the colon."""
 
     SPOT = "spot"
     VOL = "vol"
+    BASIS = "basis"
+    """ln of the forward over the spot, for one expiry or tenor."""
+    RATE = "rate"
+    """Zero rate of a currency at one tenor; absolute."""
+    SPREAD = "spread"
+    """Of an issuer over the zero rates of the currency; absolute."""
 
 
 class PriceMap(StrEnum):
@@ -182,6 +198,6 @@ class Greek(StrEnum):
     RHO = "rho"
 
 
-def factor_name(underlying: str, kind: FactorKind) -> str:
-    """`BTC:spot`, the only join between model and market."""
-    return f"{underlying}:{kind}"
+def factor_name(underlying: str, kind: FactorKind, point: str = "") -> str:
+    """`BTC:spot` or `USD:rate.1y`, the only join between model and market."""
+    return f"{underlying}:{kind}.{point}" if point else f"{underlying}:{kind}"

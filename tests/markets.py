@@ -93,7 +93,7 @@ def instrument(
 def table(rows: Sequence[Mapping[str, object]]) -> Instruments:
     """Rows as a table, sorted by id."""
     rows = sorted(rows, key=lambda row: str(row["instrument_id"]))
-    numbers = {"contract_size", "expiry", "strike"}
+    numbers = {"contract_size", "expiry", "strike", "coupon", "frequency"}
     return Instruments(**{c: np.array([r[c] for r in rows], float if c in numbers else object) for c in rows[0]})
 
 

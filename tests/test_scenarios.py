@@ -179,4 +179,5 @@ def test_one_kind_of_factor_may_move_alone(kind):
     spot = kind is FactorKind.SPOT
     np.testing.assert_array_equal(part.log_forward, (whole if spot else still).log_forward)
     np.testing.assert_array_equal(part.log_base, (whole if spot else still).log_base)
-    np.testing.assert_array_equal(part.vol_multiplier, (still if spot else whole).vol_multiplier)
+    vol = kind is FactorKind.VOL
+    np.testing.assert_array_equal(part.vol_multiplier, (whole if vol else still).vol_multiplier)

@@ -35,7 +35,7 @@ def realised_scenarios(
     return ScenarioSet(
         factors=tuple(f.name for f in factors),
         as_of=market.as_of,
-        horizon_end=horizon_end(market.as_of, float(horizon), like.steps_per_year),
+        horizon_end=horizon_end(market.as_of, float(horizon), like.steps_per_year, like.calendar),
         shock=jnp.asarray(shock)[:, None, :],
         weight=np.ones(len(shock)),
         n_replicates=1,

@@ -31,7 +31,7 @@ from pmvar.market.snapshot import MarketSnapshot
 from pmvar.models.specification import ModelSpecification
 from pmvar.portfolio import Portfolio, build_portfolio
 from pmvar.risk.rules import MarginRules
-from pmvar.types import Netting, VolatilitySource
+from pmvar.types import Kind, Netting, VolatilitySource
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,6 +85,10 @@ def load_book(
         head = read_head(toml, overrides=wanted, problems=problems)
     model = read_model(model_bytes, source=source, problems=problems) if model_bytes is not None else None
     if model is not None and head is not None:
+        if head.settings.calendar and model.steps_per_year == 365:
+            rule, fix = "a model of 365 steps a year counts every day", "leave the calendar out, or use one of 252"
+            problems.add(Problem(rule, fix, file="book.toml", column="run.calendar", value=head.settings.calendar))
+        model = replace(model, calendar=head.settings.calendar)
         _check_model(model, head, problems=problems)
     read: dict[str, Table | None] = {}
     for schema in (*REQUIRED, *OPTIONAL):
@@ -109,6 +113,12 @@ def load_book(
         marks = read["market/marks"]
         if head and market and marks is not None:
             check_marks(marks, instruments, market, head, problems=problems, notes=notes)
+        funding = read["market/funding"]
+        if funding is not None:
+            perpetual = instruments.instrument_id[instruments.kind == Kind.PERPETUAL].astype(str)
+            other = ~np.isin(funding["instrument_id"].astype(str), perpetual)
+            rule, fix = "funding is of a perpetual of instruments", "correct the name, or remove the row"
+            funding.reject(problems, other, column="instrument_id", rule=rule, fix=fix)
         liquidity = read["market/liquidity"]
         if liquidity is not None:
             known = instruments.instrument_id.astype(str)

@@ -162,7 +162,7 @@ def price_jumps(before: Mapping[str, Any], book: Book) -> list[Finding]:
         if asset not in reference or not (price > 0 and reference[asset]["price"] > 0 and deviation > 0):
             continue
         was = reference[asset]
-        steps = elapsed_steps(parse_time(was["as_of"]), market.as_of, book.model.steps_per_year)
+        steps = elapsed_steps(parse_time(was["as_of"]), market.as_of, book.model.steps_per_year, book.model.calendar)
         size = abs(math.log(price / was["price"])) / (deviation * math.sqrt(max(steps, 1.0)))
         if size > limit:
             text = (

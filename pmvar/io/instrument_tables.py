@@ -7,6 +7,7 @@ from dataclasses import fields
 import numpy as np
 
 from pmvar.instruments import Instruments
+from pmvar.io.bond_terms import check_bond_terms
 from pmvar.io.market_tables import Notes, check_dates
 from pmvar.io.problems import Problems
 from pmvar.io.settings import BookHead
@@ -26,14 +27,14 @@ noise."""
 def check_terms(table: Table, *, problems: Problems) -> None:
     """Reject rows whose columns do not make up the product that they name."""
     kind, settlement = table["kind"], table["settlement"]
-    option, future = kind == Kind.OPTION, kind == Kind.FUTURE
+    option, future, bond = kind == Kind.OPTION, kind == Kind.FUTURE, kind == Kind.BOND
     no_expiry, no_strike = np.isnan(table["expiry"]), np.isnan(table["strike"])
 
     def reject(mask: np.ndarray, column: str, rule: str, fix: str = "correct the row") -> None:
         table.reject(problems, mask, column=column, rule=rule, fix=fix)
 
-    reject((option | future) & no_expiry, "expiry", "an option or a future needs an expiry", "supply it")
-    reject(~(option | future) & ~no_expiry, "expiry", "a spot or a perpetual has no expiry", "leave it blank")
+    reject((option | future | bond) & no_expiry, "expiry", "an option, a future or a bond needs an expiry", "supply it")
+    reject(~(option | future | bond) & ~no_expiry, "expiry", "a spot or a perpetual has no expiry", "leave it blank")
     reject(option & no_strike, "strike", "an option needs a strike above 0", "supply it")
     reject(~option & ~no_strike, "strike", "only an option has a strike", "leave it blank")
     reject(option & (table["put_call"] == ""), "put_call", "an option is a call or a put", "supply it")
@@ -45,6 +46,7 @@ def check_terms(table: Table, *, problems: Problems) -> None:
     reject(~american & (table["deliverable"] != ""), "deliverable", rule, "leave it blank")
     reject(american & inverse, "exercise", "an American option is linear", "write european, or settle it linearly")
     reject((kind == Kind.SPOT) & inverse, "settlement", "a spot instrument is linear", "write linear")
+    check_bond_terms(table, problems=problems)
     column = "settlement_currency"
     reject(
         inverse & (table[column] != table["underlying"]),
@@ -63,13 +65,14 @@ def check_names(table: Table, spots: Table, head: BookHead, *, problems: Problem
     quoted_in = dict(zip(spots["name"].tolist(), spots["currency"].tolist(), strict=True))
     known = [*quoted_in, head.base_currency]
     underlying, quote = table["underlying"], table["quote_currency"]
-    lacking = ~np.isin(underlying.astype(str), list(quoted_in))
+    bond = table["kind"] == Kind.BOND
+    lacking = ~bond & ~np.isin(underlying.astype(str), list(quoted_in))
     fix = "add it to market/spots"
     table.reject(problems, lacking, column="underlying", rule="the underlying has no price", fix=fix)
     unknown = ~np.isin(quote.astype(str), known)
     table.reject(problems, unknown, column="quote_currency", rule="the currency has no price", fix=fix)
     prices = np.array([quoted_in.get(name, "") for name in underlying.tolist()], dtype=object)
-    other = ~lacking & ~unknown & (prices != quote)
+    other = ~bond & ~lacking & ~unknown & (prices != quote)
     rule = "an instrument is quoted in the currency that market/spots prices its underlying in"
     table.reject(problems, other, column="quote_currency", rule=rule, fix="correct one of the two")
 
@@ -77,7 +80,9 @@ def check_names(table: Table, spots: Table, head: BookHead, *, problems: Problem
 def check_curves(table: Table, market: MarketSnapshot, *, problems: Problems) -> None:
     """Reject live instruments whose underlying has no forwards, no vols, or no rates where they are
     needed."""
-    live = table["expiry"] > market.as_of
+    bond = table["kind"] == Kind.BOND
+    due = bond & (table["expiry"] > market.as_of)
+    live = ~bond & (table["expiry"] > market.as_of)
     option = live & (table["kind"] == Kind.OPTION)
     linear = option & (table["settlement"] == Settlement.LINEAR)
     underlying = table["underlying"]
@@ -102,10 +107,16 @@ def check_curves(table: Table, market: MarketSnapshot, *, problems: Problems) ->
             "market/vols",
         ),
         (
-            linear & ~np.isin(table["quote_currency"].astype(str), list(market.discounts)),
+            (linear | due) & ~np.isin(table["quote_currency"].astype(str), list(market.discounts)),
             "quote_currency",
-            "a linear option needs zero rates of its quote currency",
+            "a linear option or a bond needs zero rates of its quote currency",
             "market/rates",
+        ),
+        (
+            due & ~np.isin(underlying.astype(str), list(market.spread)),
+            "underlying",
+            "a bond needs the spread of its issuer over the zero rates; 0 is one",
+            "market/spreads",
         ),
     ):
         table.reject(problems, mask, column=column, rule=rule, fix=f"add rows to {fix}")
@@ -117,7 +128,10 @@ def build_instruments(table: Table) -> Instruments:
     expiry = np.where(np.isnan(table["expiry"]), np.inf, table["expiry"])
     unsaid = (table["exercise"] == Exercise.AMERICAN) & (table["deliverable"] == "")
     deliverable = np.where(unsaid, str(Deliverable.SPOT), table["deliverable"]).astype(object)
-    columns = {**table.columns, "expiry": expiry, "deliverable": deliverable}
+    # No frequency is none: a bill.
+    bill = (table["kind"] == Kind.BOND) & np.isnan(table["frequency"])
+    frequency = np.where(bill, 0.0, table["frequency"])
+    columns = {**table.columns, "expiry": expiry, "deliverable": deliverable, "frequency": frequency}
     return Instruments(**{field.name: columns[field.name][order] for field in fields(Instruments)})
 
 

@@ -153,6 +153,11 @@ def _known(table: Table | None, column: str) -> dict[str, float]:
     return dict(zip(map(str, table["instrument_id"][rows]), table[column][rows].tolist(), strict=True))
 
 
+def _spreads(table: Table | None) -> dict[str, float]:
+    """Issuer -> spread."""
+    return {} if table is None else dict(zip(map(str, table["underlying"]), table["spread"].tolist(), strict=True))
+
+
 def build_market(
     tables: Mapping[str, Table | None], head: BookHead, *, problems: Problems, notes: Notes
 ) -> MarketSnapshot | None:
@@ -192,6 +197,8 @@ def build_market(
             vols=surfaces,
             half_spread=_known(tables.get("market/liquidity"), "half_spread"),
             daily_volume=_known(tables.get("market/liquidity"), "daily_volume"),
+            funding=_known(tables.get("market/funding"), "daily_rate"),
+            spread=_spreads(tables.get("market/spreads")),
             quarantined=dict(notes.quarantined),
         )
     except InputError as error:

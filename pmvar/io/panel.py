@@ -17,12 +17,17 @@ from pmvar.io.problems import Problems
 from pmvar.io.source import Source, unpacked
 from pmvar.io.tables import Column, Schema, Table, Type, parse_table, read_stream
 from pmvar.io.times import format_day, parse_day
+from pmvar.models.factor_points import is_level
 from pmvar.types import DAY
 
 TIME = ("time", "date", "timestamp", "day")
 ASSET = ("asset", "symbol", "name", "underlying")
 VALUE = ("price", "close", "value", "implied_vol", "vol")
 """Names of columns, in any case; a table with one of each and nothing else is long."""
+
+
+LEVEL = {"low": -10.0, "high": 10.0, "fix": "write rates and spreads per year as fractions, a basis as ln(F/S)"}
+"""Of columns named as factors that move by differences."""
 
 
 class _Bound(NamedTuple):
@@ -43,7 +48,8 @@ def read_panel(
     """The panel in the file at `path` (.csv, .csv.gz, .parquet), and its `{file, sha256}`.
 
     The column of times holds RFC 3339 times or dates; of several rows in one UTC day the last counts. A blank cell is a
-    value that there is not. `assets` keeps these alone, in this order. Raises InputError with every bad cell,
+    value that there is not. A column of prices named as a factor is (`USD:rate.1y`) holds its levels, which may be zero
+    or below. `assets` keeps these alone, in this order. Raises InputError with every bad cell,
     UsageError for an asset that is not there.
     """
     file = Path(path)
@@ -87,7 +93,9 @@ def _kept(table: pa.Table, quantity: Quantity, assets: Sequence[str] | None, fil
         return long, Schema("panel", columns, ("time", "asset"))
     _check_there(assets, [n for n in names if n != times[0]], file)
     wide = [n for n in names if n != times[0] and (assets is None or n in assets)]
-    columns = (Column("time", kind), *(Column(n, Type.NUMBER, optional=True, **number) for n in wide))
+    bounds = (LEVEL if is_level(n) and quantity is Quantity.PRICE else number for n in wide)
+    found = (Column(n, Type.NUMBER, optional=True, **b) for n, b in zip(wide, bounds, strict=True))
+    columns = (Column("time", kind), *found)
     return pa.table([time, *(table[n] for n in wide)], ["time", *wide]), Schema("panel", columns, ("time",))
 
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from pmvar.io.tables import Column, Schema, Type
-from pmvar.types import Deliverable, Exercise, Kind, PutCall, Settlement
+from pmvar.types import DayCount, Deliverable, Exercise, Kind, PutCall, Settlement
 
 PRODUCT_COLUMNS = (
-    "payoff", "barrier", "barrier_type", "rebate", "averaging_start", "fx_rate", "coupon", "frequency",
-    "day_count",
+    "payoff", "barrier", "barrier_type", "rebate", "averaging_start", "fx_rate",
 )  # fmt: skip
 """Columns of products that the format knows and this version does not price."""
 MAX_VOL = 10.0
@@ -54,8 +53,8 @@ INSTRUMENTS = Schema(
         Column(
             "kind",
             Type.TEXT,
-            choices=(Kind.SPOT, Kind.FUTURE, Kind.PERPETUAL, Kind.OPTION),
-            unsupported=("digital", "barrier", "asian", "bond"),
+            choices=(Kind.SPOT, Kind.FUTURE, Kind.PERPETUAL, Kind.OPTION, Kind.BOND),
+            unsupported=("digital", "barrier", "asian"),
         ),
         _name("underlying"),
         Column("settlement", Type.TEXT, choices=tuple(Settlement), unsupported=("quanto",)),
@@ -67,6 +66,9 @@ INSTRUMENTS = Schema(
         Column("put_call", Type.TEXT, optional=True, choices=tuple(PutCall)),
         Column("exercise", Type.TEXT, optional=True, choices=tuple(Exercise)),
         Column("deliverable", Type.TEXT, optional=True, choices=tuple(Deliverable)),
+        _number("coupon", 0.0, optional=True, high=1.0),
+        _number("frequency", 0.0, optional=True, high=12.0),
+        Column("day_count", Type.TEXT, optional=True, choices=tuple(DayCount)),
         *(Column(name, Type.UNUSED, optional=True) for name in PRODUCT_COLUMNS),
     ),
     key=("instrument_id",),
@@ -139,6 +141,16 @@ DIVIDENDS = Schema(
     (_name("underlying"), _time("ex_date"), _number("amount", 0.0), _name("currency")),
     key=("underlying", "ex_date"),
 )
+SPREADS = Schema(
+    "market/spreads",
+    (_name("underlying"), _number("spread", -1.0, high=10.0)),
+    key=("underlying",),
+)
+FUNDING = Schema(
+    "market/funding",
+    (_name("instrument_id"), _number("daily_rate", -1.0, high=1.0)),
+    key=("instrument_id",),
+)
 STRESS = Schema(
     "market/stress",
     (Column("scenario", Type.NAME), _name("factor"), _number("shock", -1.0, exclusive=True)),
@@ -146,6 +158,6 @@ STRESS = Schema(
 )
 
 REQUIRED = (INSTRUMENTS, POSITIONS, SPOTS)
-OPTIONAL = (BALANCES, FORWARDS, RATES, VOLS, MARKS, LIQUIDITY, DIVIDENDS, STRESS)
+OPTIONAL = (BALANCES, FORWARDS, RATES, VOLS, MARKS, LIQUIDITY, DIVIDENDS, STRESS, SPREADS, FUNDING)
 """Forwards, rates and vols are needed only by what is listed: a book of spots has none."""
 SCHEMAS = {schema.name: schema for schema in (*REQUIRED, *OPTIONAL)}

@@ -14,6 +14,7 @@ from pmvar.io.csv_text import decodable
 from pmvar.io.overrides import Override, read_overrides
 from pmvar.io.problems import Problems
 from pmvar.io.times import parse_duration, toml_time
+from pmvar.market.calendars import CALENDARS
 from pmvar.risk.rules import MarginRules
 from pmvar.types import (
     ApcTool,
@@ -51,6 +52,8 @@ class RunSettings:
     decorrelation: float = 0.0
     """Share of the correlation between underlyings that the decorrelation stress takes away; 0: there is none."""
     volatility: VolatilitySource = VolatilitySource.MODEL
+    calendar: str = ""
+    """Market code of the exchange whose holidays are no sessions of the horizon; empty: all weekdays are."""
 
     @property
     def horizon_days(self) -> int:
@@ -176,6 +179,7 @@ SECTIONS: Mapping[str, Mapping[str, Check]] = {
         "volatility": _one_of(VolatilitySource),
         "parameters": _one_of(Parameters),
         "plug_in_stress": _switch,
+        "calendar": lambda value: value if value == "" else _existing(tuple(CALENDARS))(value),
         "decorrelation": _real(0.0, 1.0, rule="must lie in [0, 1], such as 0.5"),
     },
     "margin": {

@@ -40,6 +40,10 @@ class MarketSnapshot:
     """By instrument: half of ask less bid, in the unit of its mark, where known."""
     daily_volume: Mapping[str, float] = field(default_factory=dict)
     """By instrument: contracts that trade in a day, where known."""
+    spread: Mapping[str, float] = field(default_factory=dict)
+    """By issuer of bonds: continuous rate over the zero rates of the currency, per year; an issuer is no asset."""
+    funding: Mapping[str, float] = field(default_factory=dict)
+    """By perpetual: fraction of the notional that a long pays a short in a day, as expected over the horizon."""
     quarantined: Mapping[str, str] = field(default_factory=dict)
     """Factor name -> reason: inputs that are present but must not be used; their accounts are withheld."""
 

@@ -12,6 +12,7 @@ from pmvar.instruments import Instruments
 from pmvar.market.snapshot import MarketSnapshot
 from pmvar.methods.standard import standard_margin, unit_requirements
 from pmvar.portfolio import Portfolio
+from pmvar.types import Kind
 from pmvar.valuation.plan import missing_today
 from pmvar.valuation.today import STILL, terms_today, values_under
 
@@ -20,8 +21,12 @@ NAMED = 20
 
 
 def unpriceable(instruments: Instruments, market: MarketSnapshot) -> dict[int, str]:
-    """Row -> reason, of instruments that the market cannot value today."""
-    return {i: reason for i in range(len(instruments)) if (reason := missing_today(instruments, i, market))}
+    """Row -> reason, of instruments that the market cannot value today, and of bonds, which no venue moves."""
+    bonds = {
+        int(i): f"{instruments.instrument_id[i]} is a bond, which no scenario of a venue moves"
+        for i in np.flatnonzero(instruments.kind == Kind.BOND)
+    }
+    return bonds | {i: reason for i in range(len(instruments)) if (reason := missing_today(instruments, i, market))}
 
 
 def value_today(

@@ -2,8 +2,8 @@
 
 Options as Derive's standard margin: a short call needs max(15% − OTM, 13%) of spot plus its mark, a short put the
 larger of that and 9% of the larger of spot and mark, plus its mark; long options nothing. Derive (2024),
-StandardManager, percentages as recalled. Futures, perpetuals and debts need `LINEAR_RATE` of their notional. Where
-nothing prices, the full notional.
+StandardManager, percentages as recalled. Futures, perpetuals, bonds and debts need `LINEAR_RATE` of their notional.
+Where nothing prices, the full notional.
 """
 
 from __future__ import annotations
@@ -50,7 +50,9 @@ def unit_requirements(
     long, short, notional = np.zeros(n), np.zeros(n), np.full(n, np.nan)
     for i in range(n):
         kind, size = instruments.kind[i], float(instruments.contract_size[i])
-        price = _usable(market, instruments.underlying[i])
+        # A bond's contract is an amount of its currency; its issuer has no price.
+        of = instruments.quote_currency[i] if kind == Kind.BOND else instruments.underlying[i]
+        price = _usable(market, of)
         if kind in (Kind.FUTURE, Kind.PERPETUAL) and instruments.settlement[i] == Settlement.INVERSE:
             price = _usable(market, instruments.quote_currency[i])
         notional[i] = size * price
@@ -63,7 +65,7 @@ def unit_requirements(
             mark = value[i] / size
             need = max(RANGE - out_of_money, LEAST) * price + mark
             short[i] = size * (need if call else max(need, PUT_MAINTENANCE * max(price, mark) + mark))
-        elif kind in (Kind.FUTURE, Kind.PERPETUAL):
+        elif kind in (Kind.FUTURE, Kind.PERPETUAL, Kind.BOND):
             long[i] = short[i] = LINEAR_RATE * notional[i]
         elif instruments.underlying[i] != market.base_currency:
             # A debt counts against equity already; what it needs is room for its price to rise.

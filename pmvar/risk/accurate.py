@@ -92,7 +92,7 @@ def accurate_margin(
     if not len(rows):
         raise UsageError(f"the book has no account {account}")
     steps = horizon_steps(horizon)
-    end = horizon_end(market.as_of, steps, model.steps_per_year)
+    end = horizon_end(market.as_of, steps, model.steps_per_year, model.calendar)
     quantity = np.asarray(portfolio.quantity[[int(rows[0])]].todense())[0]
     held = np.flatnonzero(quantity)
     if np.any(portfolio.instruments.expiry[held] <= end):

@@ -28,6 +28,8 @@ IMPACT = 1.0
 """Y: the impact of a day's volume, in daily deviations."""
 DEGREE = 1.5
 """Of the impact in the size of the positions."""
+MOVED = (FactorKind.SPOT, FactorKind.VOL, FactorKind.SPREAD)
+"""What closing out moves: prices and vols of underlyings, and the spreads of issuers."""
 
 
 @dataclass(frozen=True)
@@ -37,9 +39,9 @@ class CloseOut:
     half_spread: Float[np.ndarray, " instrument"]
     """NaN where nothing says it."""
     factors: tuple[str, ...]
-    """Prices and vols of underlyings."""
+    """Prices and vols of underlyings, spreads of issuers."""
     exposure: Float[np.ndarray, "instrument factor"]
-    """Base currency per 1.00 of the factor's log move."""
+    """Base currency per 1.00 of the factor's log move, or of the spread's."""
     deviation: Float[np.ndarray, " factor"]
     """Of the log move over a day."""
     volume: Float[np.ndarray, " factor"]
@@ -68,7 +70,7 @@ def close_out(
     spread = np.array([market.half_spread.get(i, np.nan) for i in ids]) * _unit_price(instruments, market)
     traded = np.array([market.daily_volume.get(i, 0.0) for i in ids]) * tradable
     underlyings = sorted(set(map(str, instruments.underlying[tradable])))
-    factors = [factor_name(u, kind) for u in underlyings for kind in FactorKind]
+    factors = [factor_name(u, kind) for u in underlyings for kind in MOVED]
     factors = [f for f in factors if f in scenarios.factors]
     exposure = np.zeros((n, len(factors)))
     by = {(s.factor, s.greek): s.value for s in sensitivities}
@@ -78,6 +80,8 @@ def close_out(
         own = tradable & (instruments.underlying == underlying)
         if kind == FactorKind.SPOT:
             per_log = by.get((name, Greek.DELTA), np.zeros(n)) * market.spot[market.column(underlying)]
+        elif kind == FactorKind.SPREAD:
+            per_log = by.get((name, Greek.RHO), np.zeros(n))
         else:
             per_log = by.get((name, Greek.VEGA), np.zeros(n)) * shift
         exposure[:, f] = np.where(own, per_log, 0.0)

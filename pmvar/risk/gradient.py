@@ -24,6 +24,7 @@ from pmvar.types import FactorKind, Greek, Kind, Measure, Settlement, factor_nam
 from pmvar.valuation.exposure import exposure, first_row
 from pmvar.valuation.reprice import ProfitAndLoss
 from pmvar.valuation.store import in_strips
+from pmvar.valuation.world import TOGETHER
 
 
 class MarketFactor(NamedTuple):
@@ -59,6 +60,11 @@ def market_factors(instruments: Instruments, pnl: ProfitAndLoss) -> tuple[Market
     for i in range(n):
         kind, underlying = instruments.kind[i], instruments.underlying[i]
         links = market.chain(instruments.settlement_currency[i])
+        if kind == Kind.BOND:
+            # Of either all moves alike: a bond is discounted at their sum.
+            add(i, "rate", f"{instruments.quote_currency[i]}:rate", Greek.RHO, 1.0)
+            add(i, "rate", factor_name(underlying, FactorKind.SPREAD), Greek.RHO, 1.0)
+            underlying = market.base_currency
         if not np.all(market.spot[[*links, *market.chain(underlying)]] > 0):
             continue  # a price of zero is quarantined: what depends on it is not valued
         for column in links:
@@ -143,7 +149,7 @@ class _Piece:
         self.weights = TailWeights(measured.ids, (measured.tail.weight, measured.tail.at_var))
         # Which weights the measure's derivative is the mean under.
         self.kind = 0 if measure is Measure.EXPECTED_SHORTFALL else 1
-        self.alone = {k: PositionSums(block, pnl.row, self.weights.height, replicates) for k in FactorKind}
+        self.alone = {k: PositionSums(block, pnl.row, self.weights.height, replicates) for k in TOGETHER}
         self.factors = [Reach(block, pnl.row, f.slots, dtype, replicates) for f in factors]
         self.model = None if model is None else ModelPiece(model, pnl, measured, self.weights, measure, level)
 

@@ -23,6 +23,7 @@ from pmvar.risk.tail_sums import Reach, Slot, TailWeights, centred_error
 from pmvar.scenarios.paths import Paths
 from pmvar.scenarios.slopes import Leaf, ParameterSlopes
 from pmvar.types import PATH_TILE, FactorKind, Kind, Measure, factor_name
+from pmvar.valuation.cash_flows import curve_factors
 from pmvar.valuation.exposure import first_row
 from pmvar.valuation.plan import slice_of
 from pmvar.valuation.reprice import ProfitAndLoss
@@ -67,13 +68,17 @@ def shock_slots(instruments: Instruments, pnl: ProfitAndLoss) -> tuple[tuple[flo
         underlying, kind = instruments.underlying[i], instruments.kind[i]
         for column in market.chain(instruments.settlement_currency[i]):
             add(i, "log_base", factor_name(market.asset[column], FactorKind.SPOT), end, 1.0)
-        if kind == Kind.CASH or underlying == market.base_currency:
+        for name in curve_factors(instruments, i, layout.curve) if kind == Kind.BOND else ():
+            add(i, name, name, end, 1.0)
+        if kind in (Kind.CASH, Kind.BOND) or underlying == market.base_currency:
             continue
         own = slice_of(instruments, i)
         if own not in layout.slice_row:
             continue  # it cannot be valued
         settled = layout.settles_inside(own)
         add(i, "log_forward", factor_name(underlying, FactorKind.SPOT), own.expiry if settled else end, 1.0)
+        for name, weight in layout.basis_weights(own).items():
+            add(i, FactorKind.BASIS, name, end, weight)
         if kind == Kind.OPTION and not settled:
             add(i, "log_vol", factor_name(underlying, FactorKind.VOL), end, layout.term_scale(own))
     return times, [[Slot(*slot) for slot in sorted(slots.items())] for slots in reach]

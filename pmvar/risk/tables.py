@@ -242,7 +242,8 @@ def worst_table(portfolio: Portfolio, measured: Sequence[BlockTail], scenarios: 
 
 
 def shock_table(worst: Int[np.ndarray, " some"], scenarios: ScenarioSet) -> Columns:
-    """The table `shocks`: log changes of all factors over the horizon in the scenarios of `worst`.
+    """The table `shocks`: x of all factors over the horizon in the scenarios of `worst`, log changes of prices and
+    absolute moves of bases, rates and spreads.
 
     Vols at their reference tenor and capped, as revaluation takes them.
     """

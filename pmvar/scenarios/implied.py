@@ -24,7 +24,7 @@ def with_implied_volatility(
     overstates the mean of what will come; it is a floor, never a forecast that lowers a margin. Prices without a
     surface keep the model's. Raises InputError for a model whose volatility is not its factors'.
     """
-    end = horizon_end(market.as_of, horizon_steps(horizon), model.steps_per_year)
+    end = horizon_end(market.as_of, horizon_steps(horizon), model.steps_per_year, model.calendar)
     own, implied, said = today(model), np.full(len(model.factors), np.nan), []
     for i, f in enumerate(model.factors):
         surface = market.vols.get(f.underlying) if f.kind is FactorKind.SPOT else None

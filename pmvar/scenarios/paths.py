@@ -77,6 +77,8 @@ class Paths:
     steps: float
     steps_per_year: int
     draw: Draw
+    calendar: str = ""
+    """See `ModelSpecification`."""
 
     def tile(self, index: int, time: float) -> tuple[Float[Array, "scenario factor"], Float[Array, " scenario"]]:
         """Log changes from `as_of` to `time` (epoch seconds, at most the horizon) of tile `index`, and the weights."""
@@ -89,11 +91,14 @@ class Paths:
         if time >= self.end:
             return None
         n_steps = self.draw.n_steps
-        elapsed = elapsed_steps(self.as_of, time, self.steps_per_year) * n_steps / self.steps
+        elapsed = self._elapsed(time) * n_steps / self.steps
         step = max(int(np.ceil(elapsed)) - 1, 0)
         # Named by the model's clock: two expiries of one weekend are one moment to a session clock.
         seconds = round((elapsed - step) * self.steps / n_steps * DAY)
         return Moment(jnp.asarray(step), jnp.float64(elapsed - step), jnp.uint32(seconds))
+
+    def _elapsed(self, time: float) -> float:
+        return elapsed_steps(self.as_of, time, self.steps_per_year, self.calendar)
 
     def shift(self, time: float) -> Float[np.ndarray, " factor"]:
         """The drift c of each factor at `time`: E[g(x + c)] is the growth to the forward."""
@@ -108,7 +113,7 @@ class Paths:
     def _solve(self, time: float) -> np.ndarray:
         out = np.zeros(len(self.is_price))
         if self.growth is not None:
-            elapsed = self.steps if time >= self.end else elapsed_steps(self.as_of, time, self.steps_per_year)
+            elapsed = self.steps if time >= self.end else self._elapsed(time)
             marginal = self.law.marginal(elapsed) or self._reference(time)
             prices = NormalMixture(*(part[self.is_price] for part in marginal))
             out[self.is_price] = mean_shift(self.price_map, prices, self.growth(time))

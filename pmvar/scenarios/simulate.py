@@ -61,7 +61,7 @@ def simulate(
     law = build(model, steps)
     leaning = sampling_parameters(model.sampling, tuned(model.model, steps))
     prices = [f.underlying for f in model.factors if f.kind is FactorKind.SPOT]
-    end = horizon_end(market.as_of, steps, model.steps_per_year)
+    end = horizon_end(market.as_of, steps, model.steps_per_year, model.calendar)
     paths = Paths(
         law=law,
         price_map=model.price_map,
@@ -71,6 +71,7 @@ def simulate(
         end=end,
         steps=steps,
         steps_per_year=model.steps_per_year,
+        calendar=model.calendar,
         draw=Draw(law.n_steps(steps), sampling, leaning, run_key(seed), jnp.float64(steps)),
     )
     shocks, weights = zip(*(paths.tile(i, end) for i in range(-(-n_scenarios // PATH_TILE))), strict=True)
@@ -115,6 +116,7 @@ def _description(model: ModelSpecification, law: RiskFactorModel) -> dict[str, A
         "vol_cap": model.vol_cap,
         "factors": [asdict(f) for f in model.factors],
         "excluded": [dict(e) for e in model.excluded],
+        **({"calendar": model.calendar} if model.calendar else {}),
         **({"parameters": dict(model.parameters)} if model.parameters else {}),
         **({"correlation_repaired_by": repair} if repair else {}),
         **({"posterior_draws": len(model.posterior.omega)} if model.posterior is not None else {}),

@@ -10,14 +10,17 @@ from jaxtyping import Float
 
 from pmvar.errors import InputError, Problem
 from pmvar.market.snapshot import MarketSnapshot
+from pmvar.models.factor_points import kind_and_point
 from pmvar.models.specification import ModelSpecification
 from pmvar.scenarios.scenario_set import ScenarioSet
+from pmvar.types import FactorKind
 
 
 def stress_scenarios(
     stress: Mapping[str, Mapping[str, float]], model: ModelSpecification, market: MarketSnapshot
 ) -> ScenarioSet:
-    """One scenario per name, in order; each shock is S₁/S₀ − 1 of a price or σ₁/σ₀ − 1 of all vols of an underlying.
+    """One scenario per name, in order; each shock is S₁/S₀ − 1 of a price, σ₁/σ₀ − 1 of all vols of an underlying, or
+    the absolute move of a basis, a rate or a spread.
 
     Raises InputError for a factor that the model does not have and for a move of −100% or below.
     """
@@ -42,7 +45,8 @@ def stress_scenarios(
                     )
                 )
             else:
-                shock[row, column[factor]] = np.log1p(move)
+                relative = kind_and_point(factor)[0] in (FactorKind.SPOT, FactorKind.VOL)
+                shock[row, column[factor]] = np.log1p(move) if relative else move
     if problems:
         raise InputError(problems)
     return instantaneous(model.factor_names, market.as_of, shock, tuple(stress))

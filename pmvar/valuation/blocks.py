@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 
 import equinox as eqx
 import jax
@@ -21,6 +21,9 @@ T = TypeVar("T", Bump, EuropeanTerms, EuropeanState, ExerciseTable)
 
 class Block(eqx.Module):
     """Instruments that one compiled kernel values together. Abstract; each product's is final."""
+
+    on_curve: ClassVar[bool] = False
+    """Whether P&L depends on `World.curve`."""
 
     @abstractmethod
     def pnl(self, world: World, bump: Bump) -> Float[Array, "instrument scenario"]:
@@ -54,6 +57,8 @@ class MarginedBlock(Block):
     scale: Float[Array, " instrument"]
     power: Float[Array, " instrument"]
     """+1 linear, −1 inverse."""
+    funding: Float[Array, " instrument"]
+    """Of perpetuals: fraction of today's notional that a long pays over the horizon."""
     slice_row: Int[Array, " instrument"]
     base_row: Int[Array, " instrument"]
 
@@ -61,7 +66,8 @@ class MarginedBlock(Block):
         """See the base."""
         dtype = world.log_base.dtype
         move, money = world.log_forward[self.slice_row], world.log_base[self.base_row]
-        return margined_pnl(self.scale.astype(dtype), self.power.astype(dtype), move, money, bump)
+        scale, power, funding = (x.astype(dtype) for x in (self.scale, self.power, self.funding))
+        return margined_pnl(scale, power, move, money, funding, bump)
 
 
 class Smile(eqx.Module):

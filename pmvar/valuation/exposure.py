@@ -10,10 +10,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from pmvar.kernels.european import Bump
+from pmvar.types import FactorKind
 from pmvar.valuation.blocks import Block
 from pmvar.valuation.reprice import ProfitAndLoss
 from pmvar.valuation.store import in_strips
-from pmvar.valuation.world import World
+from pmvar.valuation.world import Layout, World
 
 
 class Exposure(NamedTuple):
@@ -30,40 +31,63 @@ class Exposure(NamedTuple):
     """Of the scenario's shock of ln σ, before its cap."""
     log_base: Float[Array, "*shape"]
     """Of the scenario's log base price of the settlement currency."""
+    further: tuple[Float[Array, "*shape"], ...] = ()
+    """Of the scenario's move of each of `further_fields`."""
+
+
+def further_fields(layout: Layout) -> tuple[str, ...]:
+    """Rows of `World.curve`, and where the model moves bases, all of these together."""
+    return (*layout.curve, *((FactorKind.BASIS,) if layout.has_basis else ()))
 
 
 @eqx.filter_jit
-def block_exposure(block: Block, world: World, vol_cap: float) -> Exposure:
-    """Derivatives of the P&L of a block; each [instrument, scenario]."""
+def block_exposure(block: Block, world: World, vol_cap: float, dated: Float[Array, " slice"] | None = None) -> Exposure:
+    """Derivatives of the P&L of a block; each [instrument, scenario]. `dated` is 1 for slices that a basis moves."""
     dtype = world.log_base.dtype
     zero, one = jnp.zeros((), dtype), jnp.ones((), dtype)
     # y = B·tanh(x/B) has the slope 1 − (y/B)².
     slope = 1 - (jnp.log(world.vol_multiplier) / vol_cap) ** 2
+    names = Exposure._fields[:-1]
+    still = Exposure(*(zero for _ in names))
 
-    def pnl(moved: Exposure) -> Array:
+    def pnl(moved: Exposure, basis: Array = zero, curve: Array = world.curve) -> Array:
+        forward = world.log_forward + moved.log_forward
         state = World(
-            world.log_forward + moved.log_forward,
+            forward if dated is None else forward + basis * dated.astype(dtype)[:, None],
             world.vol_multiplier * (1 + moved.log_vol * slope),
             world.log_base + moved.log_base,
+            curve,
         )
         return block.pnl(state, Bump(moved.log_spot, moved.vol, moved.rate, moved.log_settlement))
-
-    still = Exposure(*(zero for _ in Exposure._fields))
 
     def along(name: str) -> Array:
         # One direction at a time: what a direction does not touch is not differentiated.
         return jax.jvp(lambda x: pnl(still._replace(**{name: x})), (zero,), (one,))[1]
 
-    return Exposure(*(along(name) for name in Exposure._fields))
+    def along_curve(row: Array) -> Array:
+        return jax.jvp(lambda x: pnl(still, curve=world.curve.at[row].add(x)), (zero,), (one,))[1]
+
+    found = [along(name) for name in names]
+    if block.on_curve:
+        further = tuple(jax.lax.map(along_curve, jnp.arange(len(world.curve))))
+    else:
+        further = (jnp.zeros_like(found[0]),) * len(world.curve)
+    if dated is not None:
+        further += (jax.jvp(lambda x: pnl(still, basis=x), (zero,), (one,))[1],)
+    return Exposure(*found, further=further)
 
 
 def exposure(pnl: ProfitAndLoss, index: int) -> Float[Array, "strip field_row path"]:
     """The exposures of all instruments in tile `index`, in strips: one field after the other, see `first_row`."""
-    world, vol_cap = pnl.plan.layout.world(index), pnl.scenarios.vol_cap
-    found = [block_exposure(block.tangent(world), world, vol_cap) for _, block in pnl.plan.blocks]
-    return in_strips(jnp.concatenate([pnl.stacked(parts) for parts in zip(*found, strict=True)]))
+    layout, vol_cap = pnl.plan.layout, pnl.scenarios.vol_cap
+    world = layout.world(index)
+    dated = jnp.asarray(layout.with_basis) if layout.has_basis else None
+    found = [block_exposure(block.tangent(world), world, vol_cap, dated) for _, block in pnl.plan.blocks]
+    flat = [(*each[:-1], *each.further) for each in found]
+    return in_strips(jnp.concatenate([pnl.stacked(parts) for parts in zip(*flat, strict=True)]))
 
 
 def first_row(pnl: ProfitAndLoss, field: str) -> int:
-    """Where the rows of a field of `Exposure` begin."""
-    return Exposure._fields.index(field) * pnl.n_rows
+    """Where the rows of a field of `Exposure`, or of its `further_fields`, begin."""
+    fields = (*Exposure._fields[:-1], *further_fields(pnl.plan.layout))
+    return fields.index(field) * pnl.n_rows

@@ -20,8 +20,10 @@ from pmvar.kernels.exercise_table import ExerciseTable, tabulated
 from pmvar.kernels.smile import NODES
 from pmvar.market.snapshot import MarketSnapshot
 from pmvar.scenarios.scenario_set import ScenarioSet
-from pmvar.types import SECONDS_PER_YEAR, Exercise, FactorKind, Kind, Precision, PutCall, Settlement, factor_name
+from pmvar.types import DAY, SECONDS_PER_YEAR, Exercise, FactorKind, Kind, Precision, PutCall, Settlement, factor_name
 from pmvar.valuation.blocks import AmericanBlock, Block, CarriedBlock, EuropeanBlock, MarginedBlock, Smile
+from pmvar.valuation.bonds import bond_block, unmoved, unpayable
+from pmvar.valuation.cash_flows import cash_flows, curve_factors
 from pmvar.valuation.today import Product, american_rates, local, terms_today
 from pmvar.valuation.world import Layout, Slice
 
@@ -71,7 +73,7 @@ class Context:
     def forward(self) -> Float[np.ndarray, " instrument"]:
         """Today's forward of options and futures for their expiry; the spot of what has none."""
         table, market = self.instruments, self.market
-        priced = self.priced[table.kind[self.priced] != Kind.CASH]
+        priced = self.priced[~np.isin(table.kind[self.priced], (Kind.CASH, Kind.BOND))]
         out = np.full(len(table), np.nan)
         for underlying, members in grouped(table.underlying, priced).items():
             dated = members[is_dated(table.kind[members])]
@@ -91,10 +93,11 @@ class Context:
     def rows(self, columns: np.ndarray) -> tuple[Int[Array, " instrument"], Int[Array, " instrument"]]:
         """Rows of a `World`: the slice and the settlement currency of each instrument."""
         slices = [self.layout.slice_row[slice_of(self.instruments, i)] for i in columns.tolist()]
-        return jnp.asarray(np.array(slices)), jnp.asarray(self._base_row[columns])
+        return jnp.asarray(np.array(slices)), jnp.asarray(self.base_row[columns])
 
     @cached_property
-    def _base_row(self) -> Int[np.ndarray, " instrument"]:
+    def base_row(self) -> Int[np.ndarray, " instrument"]:
+        """Row of each settlement currency in `World.log_base`."""
         out = np.full(len(self.instruments), -1)
         for currency, members in grouped(self.instruments.settlement_currency, self.priced).items():
             out[members] = self.layout.base_row(currency)
@@ -124,10 +127,13 @@ def make_plan(instruments: Instruments, market: MarketSnapshot, scenarios: Scena
     """Sort instruments into blocks by the pricer table; what lacks an input is left out by name, never guessed."""
     unpriced = {i: reason for i in range(len(instruments)) if (reason := _missing(instruments, i, market, scenarios))}
     priced = [i for i in range(len(instruments)) if i not in unpriced]
-    slices = {slice_of(instruments, i) for i in priced} | {
-        Slice(str(instruments.underlying[i]), np.inf) for i in priced
+    of_price = [i for i in priced if instruments.kind[i] != Kind.BOND]
+    slices = {slice_of(instruments, i) for i in of_price} | {
+        Slice(str(instruments.underlying[i]), np.inf) for i in of_price
     }
-    layout = Layout(market, scenarios, tuple(sorted(slices)), jnp.dtype(str(precision)))
+    bonds = (i for i in priced if instruments.kind[i] == Kind.BOND)
+    curve = {f for i in bonds for f in curve_factors(instruments, i, scenarios.factors)}
+    layout = Layout(market, scenarios, tuple(sorted(slices)), jnp.dtype(str(precision)), tuple(sorted(curve)))
     context = Context(instruments, layout, np.array(priced, dtype=np.int64))
     blocks: list[Placed] = []
     pricer = {i: PRICERS[instruments.kind[i], instruments.exercise[i]] for i in priced}
@@ -143,6 +149,8 @@ def _missing(instruments: Instruments, i: int, market: MarketSnapshot, scenarios
     ):
         return reason
     absent = [f for f in _factors(instruments, i, market) if f not in scenarios.factors]
+    if instruments.kind[i] == Kind.BOND:
+        absent += [f for f in [unmoved(instruments, i, scenarios.factors)] if f]
     return f"the model has no factor {absent[0]}" if absent else ""
 
 
@@ -150,7 +158,8 @@ def _factors(instruments: Instruments, i: int, market: MarketSnapshot) -> list[s
     """Factors that move the value of instrument `i`."""
     underlying = instruments.underlying[i]
     links = [market.asset[c] for c in market.chain(instruments.settlement_currency[i])]
-    needed = [factor_name(a, FactorKind.SPOT) for a in dict.fromkeys([underlying, *links]) if a != market.base_currency]
+    own = [] if instruments.kind[i] == Kind.BOND else [underlying]
+    needed = [factor_name(a, FactorKind.SPOT) for a in dict.fromkeys([*own, *links]) if a != market.base_currency]
     return needed + [factor_name(underlying, FactorKind.VOL)] * (instruments.kind[i] == Kind.OPTION)
 
 
@@ -158,6 +167,8 @@ def missing_today(instruments: Instruments, i: int, market: MarketSnapshot) -> s
     """Why the market cannot value instrument `i` today, whatever the scenarios; empty if it can."""
     kind, underlying = instruments.kind[i], instruments.underlying[i]
     needed = _factors(instruments, i, market)
+    if kind == Kind.BOND and (reason := unpayable(instruments, i, market)):
+        return reason
     if kind == Kind.OPTION:
         if underlying not in market.vols:
             return f"no vol surface for {underlying}"
@@ -213,7 +224,19 @@ def _margined(context: Context, columns: Sequence[int]) -> Iterator[Placed]:
     for index, filled in _padded(columns):
         power = np.where(table.settlement[filled] == Settlement.LINEAR, 1.0, -1.0)
         scale = table.contract_size[filled] * context.settlement_price[filled] * context.forward[filled] ** power
-        yield Placed(index, MarginedBlock(jnp.asarray(scale), jnp.asarray(power), *context.rows(filled)))
+        days = (context.layout.scenarios.horizon_end - context.market.as_of) / DAY
+        paid = days * np.array([context.market.funding.get(str(name), 0.0) for name in table.instrument_id[filled]])
+        terms = (jnp.asarray(x) for x in (scale, power, paid))
+        yield Placed(index, MarginedBlock(*terms, *context.rows(filled)))
+
+
+def _bonds(context: Context, columns: Sequence[int]) -> Iterator[Placed]:
+    table, as_of = context.instruments, context.market.as_of
+    # A block is as long as its longest bond.
+    ordered = sorted(columns, key=lambda i: len(cash_flows(table, i, as_of).time))
+    for index, filled in _padded(ordered):
+        rows = context.base_row[filled]
+        yield Placed(index, bond_block(table.take(filled), context.layout, context.settlement_price[filled], rows))
 
 
 def _european(context: Context, columns: Sequence[int]) -> Iterator[Placed]:
@@ -383,5 +406,6 @@ PRICERS: dict[tuple[str, str], Callable[[Context, Sequence[int]], Iterator[Place
     (Kind.PERPETUAL, ""): _margined,
     (Kind.OPTION, Exercise.EUROPEAN): _european,
     (Kind.OPTION, Exercise.AMERICAN): _american,
+    (Kind.BOND, ""): _bonds,
 }
 """The pricer table: a new product is one kernel, one builder and one row."""

@@ -20,7 +20,7 @@ from pmvar.scenarios.scenario_set import ScenarioSet
 from pmvar.types import PATH_TILE, FactorKind, Precision
 from pmvar.valuation.blocks import block_pnl
 from pmvar.valuation.plan import BLOCK, Plan, make_plan
-from pmvar.valuation.world import World
+from pmvar.valuation.world import TOGETHER, World
 
 
 @dataclass(frozen=True)
@@ -89,8 +89,8 @@ class ProfitAndLoss:
             yield self._checked(under_way.popleft(), i)
 
     def attribution(self, index: int) -> dict[FactorKind, Float[Array, "row scenario"]]:
-        """P&L of a tile with only the prices moving, and with only the vols moving."""
-        return {kind: self._tile(self.plan.layout.world(index, moving=frozenset({kind}))) for kind in FactorKind}
+        """P&L of a tile with only the prices and curves moving, and with only the vols moving."""
+        return {kind: self._tile(self.plan.layout.world(index, moving=some)) for kind, some in TOGETHER.items()}
 
     @cached_property
     def standing(self) -> Float[np.ndarray, " row"]:

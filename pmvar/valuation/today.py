@@ -27,6 +27,7 @@ from pmvar.types import (
     Settlement,
     factor_name,
 )
+from pmvar.valuation.cash_flows import bond_terms, key_rates
 
 AMERICANS = 256
 """American prices that are computed together: each has a boundary of its own, which takes 30 kB."""
@@ -56,6 +57,8 @@ class Terms(NamedTuple):
     dividend_yield: Float[Array, " instrument"]
     """Of American options, see `american_rates`."""
     time: Float[Array, " instrument"]
+    flows: Float[Array, "instrument flow 3"]
+    """Of bonds: amount, years from today and rate of each payment; of other tables, none."""
 
 
 Columns = Sequence[Float[np.ndarray, "*#shape"]]
@@ -116,10 +119,20 @@ def _margined(terms: Terms, linear: bool, m: Moves) -> Float[Array, "..."]:
     return terms.units * terms.settlement * jnp.exp(m.log_settlement) * profit
 
 
+def _bond(terms: Terms, m: Moves) -> Float[Array, "..."]:
+    """What the clock has passed counts at its face; a move of the rate is one of all zero rates, or of the spread."""
+    amount, year, rate = (terms.flows[..., k] for k in range(3))
+    clock, shift = (x[..., None] if x.ndim else x for x in map(jnp.asarray, (m.clock, m.rate)))
+    value = jnp.sum(amount * jnp.exp(-(rate + shift) * _positive(year - clock)), axis=-1)
+    return terms.settlement * jnp.exp(m.log_settlement) * value
+
+
 def _value(product: Product, terms: Terms, m: Moves) -> Float[Array, "..."]:
     kind, linear, is_american = product
     if kind is Kind.OPTION:
         return _american(terms, m) if is_american else _option(terms, linear, m)
+    if kind is Kind.BOND:
+        return _bond(terms, m)
     return _margined(terms, linear, m) if kind in (Kind.FUTURE, Kind.PERPETUAL) else _carried(terms, m)
 
 
@@ -170,7 +183,7 @@ def terms_today(instruments: Instruments, market: MarketSnapshot) -> Terms:
     out["units"] = instruments.contract_size
     for i in range(n):
         kind, underlying, expiry = instruments.kind[i], instruments.underlying[i], float(instruments.expiry[i])
-        base = kind == Kind.CASH or underlying == market.base_currency
+        base = kind in (Kind.CASH, Kind.BOND) or underlying == market.base_currency
         out["spot"][i] = 1.0 if base else market.spot[market.column(underlying)]
         out["settlement"][i] = market.base_price(instruments.settlement_currency[i])
         dated = kind in (Kind.OPTION, Kind.FUTURE)
@@ -186,17 +199,22 @@ def terms_today(instruments: Instruments, market: MarketSnapshot) -> Terms:
                 out["rate"][i] = -np.log(float(curve.discount_factor(expiry))) / out["time"][i]
         if instruments.exercise[i] == Exercise.AMERICAN:
             out["rate"][i], out["dividend_yield"][i] = american_rates(instruments, i, market, market.as_of)
+    bonds = np.flatnonzero(instruments.kind == Kind.BOND)
+    flows = bond_terms(instruments.take(bonds), market) if len(bonds) else np.zeros((0, 0, 3))
+    out["flows"] = np.zeros((n, *flows.shape[1:]))
+    out["flows"][bonds] = flows
     return Terms(**{name: jnp.asarray(column) for name, column in out.items()})
 
 
 def values_and_greeks(
-    instruments: Instruments, market: MarketSnapshot
+    instruments: Instruments, market: MarketSnapshot, model_factors: Sequence[str] = ()
 ) -> tuple[Float[np.ndarray, " instrument"], list[Sensitivity]]:
     """Value and Greeks of one contract of each instrument; all must be valuable (see `Plan.unpriced`).
 
     Futures and perpetuals are worth 0. Delta and gamma per unit of price of each asset, the volatility of a strike
     held; an asset that an instrument also settles in counts with both effects. Vega per 1.00 of vol, rho per 1.00 of
-    rate with forwards held (Black 1976), theta per calendar day.
+    rate with forwards held (Black 1976), theta per calendar day. Rho of bonds by the spread, and by each rate among
+    `model_factors`; without one, by all zero rates together.
     """
     n = len(instruments)
     value = np.zeros(n)
@@ -227,8 +245,17 @@ def values_and_greeks(
         if product.kind is Kind.OPTION:
             put(rows, [factor_name(u, FactorKind.VOL) for u in some.underlying], Greek.VEGA, vega)
             put(rows, ["time"] * len(rows), Greek.THETA, theta * (DAY / SECONDS_PER_YEAR))
-            if product.linear:
-                put(rows, [f"{c}:rate" for c in some.quote_currency], Greek.RHO, rho)
+        if product.kind is Kind.PERPETUAL and market.funding:
+            # A day's funding of a long, at today's notional.
+            rate = np.array([market.funding.get(str(name), 0.0) for name in some.instrument_id])
+            worth = np.asarray(terms.units * terms.settlement * terms.spot ** (1.0 if product.linear else -1.0))
+            put(rows, ["time"] * len(rows), Greek.THETA, -rate * worth)
+        if product.kind is Kind.BOND:
+            put(rows, ["time"] * len(rows), Greek.THETA, theta * (DAY / SECONDS_PER_YEAR))
+            for factor, slope in key_rates(some, market, model_factors).items():
+                put(rows, [factor] * len(rows), Greek.RHO, slope)
+        if product.kind is Kind.OPTION and product.linear:
+            put(rows, [f"{c}:rate" for c in some.quote_currency], Greek.RHO, rho)
     return value, [Sensitivity(f, g, column) for (f, g), column in sorted(table.items())]
 
 
@@ -260,7 +287,9 @@ def _under(
     out = np.empty(shape)
     for rows, product in _products(instruments):
         # Indexed by NumPy: a gather on the device costs a hundred times as much.
-        some = [np.asarray(t)[rows, None] for t in terms]
+        # What other products have for payments is not looked at: one number, so that all columns are alike.
+        own = terms if product.kind is Kind.BOND else terms._replace(flows=terms.units)
+        some = [np.asarray(t)[rows, None] for t in own]
         at, by = ([m[rows] for m in each] for each in (full, rates))
         if product.american:
             out[rows] = _one_by_one(some, at, by, product)
@@ -301,7 +330,7 @@ def _padded(terms: Terms, product: Product) -> Terms:
     n = len(terms.units)
     if not product.american:
         return terms
-    return Terms(*(jnp.concatenate([x, jnp.broadcast_to(x[:1], (AMERICANS - n,))]) for x in terms))
+    return Terms(*(jnp.concatenate([x, jnp.broadcast_to(x[:1], (AMERICANS - n, *x.shape[1:]))]) for x in terms))
 
 
 def _products(instruments: Instruments) -> Iterator[tuple[np.ndarray, Product]]:
@@ -325,6 +354,6 @@ def _exposures(instruments: Instruments, i: int, market: MarketSnapshot) -> list
     """Assets whose price moves instrument `i`: (asset, as its underlying, through its settlement currency)."""
     underlying = instruments.underlying[i]
     chain = [market.asset[c] for c in market.chain(instruments.settlement_currency[i])]
-    moved = instruments.kind[i] != Kind.CASH and underlying != market.base_currency
+    moved = instruments.kind[i] not in (Kind.CASH, Kind.BOND) and underlying != market.base_currency
     assets = dict.fromkeys([*([underlying] if moved else []), *chain])
     return [(str(a), bool(moved and a == underlying), a in chain) for a in assets]

@@ -13,10 +13,17 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from pmvar.market.snapshot import MarketSnapshot
+from pmvar.models.factor_points import kind_and_point, point_time
 from pmvar.scenarios.scenario_set import ScenarioSet
 from pmvar.types import DAY, PATH_TILE, FactorKind, factor_name
 
 ALL = frozenset(FactorKind)
+
+TOGETHER = {
+    FactorKind.SPOT: frozenset({FactorKind.SPOT, FactorKind.BASIS, FactorKind.RATE, FactorKind.SPREAD}),
+    FactorKind.VOL: frozenset({FactorKind.VOL}),
+}
+"""Kinds of factors that P&L is told apart by: what discounts and prices are made of, and vols."""
 
 LEAST_LOG_PRICE = -60.0
 """Prices fall to 1e-26 of today's and no further: what is left is worth nothing, and its inverse overflows float32."""
@@ -31,6 +38,8 @@ class World(NamedTuple):
     """σ₁/σ₀ of each slice."""
     log_base: Float[Array, "currency scenario"]
     """Log changes of prices in base currency at the horizon: assets, then the base currency itself (zeros)."""
+    curve: Float[Array, "curve_factor scenario"]
+    """Absolute moves of zero rates and spreads at the horizon, per year."""
 
 
 class Slice(NamedTuple):
@@ -48,6 +57,8 @@ class Layout:
     scenarios: ScenarioSet
     slices: tuple[Slice, ...]
     dtype: jnp.dtype
+    curve: tuple[str, ...] = ()
+    """Factors of zero rates and spreads that bonds are valued by: the rows of `World.curve`."""
 
     def base_row(self, currency: str) -> int:
         """Row of `World.log_base`."""
@@ -73,6 +84,40 @@ class Layout:
                 curve = self.market.forwards[underlying]
                 out[dated] = np.log(curve.at(np.minimum(expiry[dated], self.scenarios.horizon_end)) / curve.spot)
         return out
+
+    @cached_property
+    def bases(self) -> dict[str, list[tuple[str, float]]]:
+        """Basis factors of each underlying and the days since the horizon that they stand at, in order."""
+        found: dict[str, list[tuple[str, float]]] = {}
+        for name in self.scenarios.factors:
+            kind, point = kind_and_point(name)
+            if kind == FactorKind.BASIS:
+                # By whole days: a date in a name says nothing of the hour at which that day's contracts expire.
+                day = _day(point_time(point, self.scenarios.horizon_end)) - _day(self.scenarios.horizon_end)
+                found.setdefault(name.rpartition(":")[0], []).append((name, day))
+        return {u: sorted(points, key=lambda p: p[1]) for u, points in found.items()}
+
+    @property
+    def has_basis(self) -> bool:
+        """Whether the model moves the basis of any forward."""
+        return bool(self.bases)
+
+    def basis_weights(self, s: Slice) -> dict[str, float]:
+        """Weight of each basis factor in ln(F/S) of a slice at the horizon: linear in days from 0 at the spot through
+        the factors, flat beyond the last; a factor whose date has come counts only where there is no later one."""
+        points = self.bases.get(s.underlying, [])
+        if not points or np.isinf(s.expiry) or self.settles_inside(s):
+            return {}
+        points = [p for p in points if p[1] > 0] or points[-1:]
+        days = np.array([0.0, *(max(p[1], 0.0) for p in points)])
+        at = _day(s.expiry) - _day(self.scenarios.horizon_end)
+        each = (np.interp(at, days, row) if days[-1] > 0 else row[-1] for row in np.eye(len(days))[1:])
+        return {name: float(w) for (name, _), w in zip(points, each, strict=True) if w}
+
+    @cached_property
+    def with_basis(self) -> Float[np.ndarray, " slice"]:
+        """1 for slices that a basis factor moves, 0 for the others: spots, and what has settled."""
+        return np.array([float(bool(self.basis_weights(s))) for s in self.slices])
 
     @cached_property
     def factor_column(self) -> dict[str, int]:
@@ -101,6 +146,7 @@ class Layout:
             own = n if s.underlying == market.base_currency else market.column(s.underlying)
             price_row.append(moment * (n + 1) + own)
             term_scale.append(self.term_scale(s))
+        names = [name for points in self.bases.values() for name, _ in points]
         return _Arrays(
             price_factor=self._factors(FactorKind.SPOT),
             vol_factor=self._factors(FactorKind.VOL),
@@ -109,6 +155,9 @@ class Layout:
             vol_row=np.array([own % (n + 1) for own in price_row], dtype=np.int32),
             carry=self.carry,
             term_scale=np.array(term_scale),
+            curve_factor=np.array([self.factor_column[f] for f in self.curve], dtype=np.int32),
+            basis_factor=np.array([self.factor_column[f] for f in names], dtype=np.int32),
+            basis_weight=np.array([[w.get(f, 0.0) for f in names] for w in map(self.basis_weights, self.slices)]),
         )
 
     def _factors(self, kind: FactorKind) -> np.ndarray:
@@ -127,6 +176,10 @@ class Layout:
         return float((self.scenarios.tenor[f] * DAY / time) ** self.scenarios.term_exponent[f])
 
 
+def _day(time: float) -> float:
+    return float(np.floor(time / DAY))
+
+
 class _Arrays(NamedTuple):
     """A layout as integers and floats."""
 
@@ -137,6 +190,9 @@ class _Arrays(NamedTuple):
     vol_row: Int[np.ndarray, " slice"]
     carry: Float[np.ndarray, " slice"]
     term_scale: Float[np.ndarray, " slice"]
+    curve_factor: Int[np.ndarray, " curve_factor"]
+    basis_factor: Int[np.ndarray, " basis"]
+    basis_weight: Float[np.ndarray, "slice basis"]
 
 
 @partial(jax.jit, static_argnames=("moving", "vol_cap", "dtype"))
@@ -162,4 +218,9 @@ def _world(
     if np.isfinite(vol_cap):
         vol = vol_cap * jnp.tanh(vol / vol_cap)
     forward = prices[arrays.price_row] - arrays.carry[:, None]
-    return World(forward.astype(dtype), jnp.exp(vol).astype(dtype), base.astype(dtype))
+    if len(arrays.basis_factor) and FactorKind.BASIS in moving:
+        forward = forward + jnp.matmul(arrays.basis_weight, moves[0][arrays.basis_factor])
+    curve = moves[0][arrays.curve_factor]
+    if FactorKind.RATE not in moving:
+        curve = jnp.zeros_like(curve)
+    return World(forward.astype(dtype), jnp.exp(vol).astype(dtype), base.astype(dtype), curve.astype(dtype))
