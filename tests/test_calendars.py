@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 import pmvar
 from pmvar.errors import UsageError
 from pmvar.io.book import load_book
-from pmvar.market.calendars import CALENDARS, holidays
+from pmvar.market.calendars import check_calendar, holidays
 from pmvar.scenarios.clock import elapsed_steps, horizon_end
 from pmvar.types import DAY, Sampling
 from tests.books import load, problems_of, small_book, small_model, small_toml
@@ -78,10 +78,21 @@ def test_inverse(start: float, steps: float) -> None:
     assert horizon_end(start, steps, 365, "XNYS") == start + steps * DAY
 
 
-def test_all_exchanges_have_weekday_holidays() -> None:
-    for name in CALENDARS:
-        days = [datetime.fromtimestamp(t, UTC) for year in range(2018, 2040) for t in holidays(name, year)]
-        assert len(days) == len(set(days)) and all(day.weekday() < 5 for day in days)
+def test_other_exchanges() -> None:
+    """London's bank holidays of 2026 (gov.uk): Boxing Day, a Saturday, is kept on Monday."""
+    days = [f"{datetime.fromtimestamp(t, UTC):%m-%d}" for t in holidays("XLON", 2026)]
+    assert " ".join(days) == "01-01 04-03 04-06 05-04 05-25 08-31 12-25 12-28"
+
+
+@pytest.mark.parametrize(("name", "said"), [("XNYX", "XNYS"), ("24/7", "weekends"), ("XSAU", "weekends")])
+def test_exchanges_that_do_not_do(name: str, said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        check_calendar(name)
+
+
+def test_a_year_that_an_exchange_has_not_set() -> None:
+    with pytest.raises(UsageError, match="does not cover 2080"):
+        holidays("XKRX", 2080)
 
 
 def in_sessions(calendar: str | None) -> dict:
@@ -109,5 +120,5 @@ def test_setting_of_a_book(tmp_path: Path) -> None:
 def test_wrong_settings(tmp_path: Path) -> None:
     found = problems_of(tmp_path, toml=None, overrides={"calendar": "XNYS"})
     assert any(p.column == "run.calendar" and "365 steps a year" in p.rule for p in found)
-    with pytest.raises(UsageError, match="XNYS, XNAS, XCBO"):
-        load(tmp_path / "other", overrides={"calendar": "XLON"})
+    with pytest.raises(UsageError, match="XNYS"):
+        load(tmp_path / "other", overrides={"calendar": "XNYX"})

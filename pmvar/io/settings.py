@@ -14,7 +14,7 @@ from pmvar.io.csv_text import decodable
 from pmvar.io.overrides import Override, read_overrides
 from pmvar.io.problems import Problems
 from pmvar.io.times import parse_duration, toml_time
-from pmvar.market.calendars import CALENDARS
+from pmvar.market.calendars import check_calendar
 from pmvar.risk.rules import MarginRules
 from pmvar.types import (
     ApcTool,
@@ -141,6 +141,12 @@ def _existing(names: tuple[str, ...]) -> Check:
     return check
 
 
+def _calendar(value: Any) -> str:
+    if value != "":
+        check_calendar(value)
+    return value
+
+
 def _age(value: Any) -> float:
     if not isinstance(value, str):
         raise ValueError("must be a duration such as 90s, 30m, 1h or 2d")
@@ -179,7 +185,7 @@ SECTIONS: Mapping[str, Mapping[str, Check]] = {
         "volatility": _one_of(VolatilitySource),
         "parameters": _one_of(Parameters),
         "plug_in_stress": _switch,
-        "calendar": lambda value: value if value == "" else _existing(tuple(CALENDARS))(value),
+        "calendar": _calendar,
         "decorrelation": _real(0.0, 1.0, rule="must lie in [0, 1], such as 0.5"),
     },
     "margin": {
