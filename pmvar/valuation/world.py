@@ -18,6 +18,9 @@ from pmvar.types import DAY, PATH_TILE, FactorKind, factor_name
 
 ALL = frozenset(FactorKind)
 
+FEWEST_ROWS = 16
+"""Rows of a `World` are filled up with zeros to this, twice this, …: books of similar size share compiled kernels."""
+
 LEAST_LOG_PRICE = -60.0
 """Prices fall to 1e-26 of today's and no further: what is left is worth nothing, and its inverse overflows float32."""
 
@@ -101,14 +104,16 @@ class Layout:
             own = n if s.underlying == market.base_currency else market.column(s.underlying)
             price_row.append(moment * (n + 1) + own)
             term_scale.append(self.term_scale(s))
+        # What fills up stands still: the base currency, without a carry.
+        fill = (0, rows(len(self.slices)) - len(self.slices))
         return _Arrays(
             price_factor=self._factors(FactorKind.SPOT),
             vol_factor=self._factors(FactorKind.VOL),
             chain=np.array([[*c, *[n] * (depth - len(c))] for c in chains], dtype=np.int32).reshape(-1, depth),
-            price_row=np.array(price_row, dtype=np.int32),
-            vol_row=np.array([own % (n + 1) for own in price_row], dtype=np.int32),
-            carry=self.carry,
-            term_scale=np.array(term_scale),
+            price_row=np.pad(np.array(price_row, dtype=np.int32), fill, constant_values=n),
+            vol_row=np.pad(np.array([own % (n + 1) for own in price_row], dtype=np.int32), fill, constant_values=n),
+            carry=np.pad(self.carry, fill),
+            term_scale=np.pad(np.array(term_scale), fill),
         )
 
     def _factors(self, kind: FactorKind) -> np.ndarray:
@@ -125,6 +130,11 @@ class Layout:
             return 0.0
         time = max(s.expiry - self.scenarios.horizon_end, DAY)
         return float((self.scenarios.tenor[f] * DAY / time) ** self.scenarios.term_exponent[f])
+
+
+def rows(n: int) -> int:
+    """Rows of a `World` that hold n."""
+    return max(FEWEST_ROWS, 1 << (n - 1).bit_length())
 
 
 class _Arrays(NamedTuple):
@@ -153,9 +163,10 @@ def _world(
     prices = jnp.maximum(jnp.concatenate([m[arrays.price_factor] for m in moves]), LEAST_LOG_PRICE)
     if FactorKind.SPOT not in moving:
         prices = jnp.zeros_like(prices)
-    base = jnp.zeros((arrays.chain.shape[0] + 1, PATH_TILE))
+    n = arrays.chain.shape[0]
+    base = jnp.zeros((rows(n + 1), PATH_TILE))
     for link in range(arrays.chain.shape[1]):
-        base = base.at[:-1].add(prices[arrays.chain[:, link]])
+        base = base.at[:n].add(prices[arrays.chain[:, link]])
     vol = moves[0][arrays.vol_factor][arrays.vol_row] * arrays.term_scale[:, None]
     if FactorKind.VOL not in moving:
         vol = jnp.zeros_like(vol)
