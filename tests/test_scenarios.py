@@ -7,7 +7,7 @@ import pytest
 from pmvar.errors import InputError
 from pmvar.scenarios import ScenarioSet, simulate, stress_scenarios
 from pmvar.types import PATH_TILE, Drift, FactorKind
-from pmvar.valuation.world import Layout, Slice
+from pmvar.valuation.world import FEWEST_ROWS, Layout, Slice, World
 from tests.markets import AS_OF, DAY, YEAR, carry_curve, snapshot, specification
 
 MARKET = snapshot(
@@ -29,8 +29,13 @@ def made(shock: np.ndarray, *, factors=FACTORS, days=2.0, cap=1.6, exponent=0.0,
 
 
 def world(scenarios: ScenarioSet, *slices: Slice, moving=frozenset(FactorKind)):
-    """The world of the first tile, float64."""
-    return Layout(MARKET, scenarios, slices, jnp.dtype("float64")).world(0, moving=moving)
+    """The world of the first tile, float64, without the rows that fill it up, which stand still."""
+    whole = Layout(MARKET, scenarios, slices, jnp.dtype("float64")).world(0, moving=moving)
+    n = len(slices)
+    for filled, still in zip(whole[:2], (0.0, 1.0), strict=True):
+        assert len(filled) == FEWEST_ROWS
+        np.testing.assert_array_equal(filled[n:], still)
+    return World(whole.log_forward[:n], whole.vol_multiplier[:n], whole.log_base)
 
 
 # ---- stress lists --------------------------------------------------------------------------------------------------
@@ -114,7 +119,7 @@ def test_prices_in_base_currency_multiply_along_their_chain():
     }
     for row, asset in enumerate(MARKET.asset):
         np.testing.assert_allclose(base[row], expected[asset], atol=1e-15)
-    np.testing.assert_array_equal(base[-1], 0.0)
+    np.testing.assert_array_equal(base[len(MARKET.asset) :], 0.0)
 
 
 def test_forwards_are_martingales_and_spots_move_as_they_are():

@@ -69,13 +69,12 @@ class LossStrips:
         return self.shape[0]
 
     def __getitem__(self, rows: slice) -> Float[np.ndarray, "account scenario"]:
-        n_rows, n = len(range(*rows.indices(len(self)))), self.shape[1]
-        out = np.empty((n_rows, n), self.tiles[0].dtype)
+        n_rows = len(range(*rows.indices(len(self))))
+        out = np.empty((n_rows, len(self.tiles) * PATH_TILE), self.tiles[0].dtype)
         for i, tile in enumerate(self.tiles):
-            start = i * PATH_TILE
-            part = tile[:, : len(self)][:, rows].transpose(1, 0, 2).reshape(n_rows, PATH_TILE)
-            out[:, start : start + PATH_TILE] = part[:, : n - start]
-        return out
+            strips = out[:, i * PATH_TILE : (i + 1) * PATH_TILE].reshape(n_rows, len(tile), tile.shape[2])
+            np.copyto(strips, tile[:, : len(self)][:, rows].transpose(1, 0, 2))
+        return out[:, : self.shape[1]]
 
 
 def block_loss(block: AccountBlock, store: TileStore, *, dtype: np.dtype | None = None) -> LossStrips:

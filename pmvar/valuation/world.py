@@ -25,6 +25,9 @@ TOGETHER = {
 }
 """Kinds of factors that P&L is told apart by: what discounts and prices are made of, and vols."""
 
+FEWEST_ROWS = 16
+"""Rows of a `World` are filled up with zeros to this, twice this, …: books of similar size share compiled kernels."""
+
 LEAST_LOG_PRICE = -60.0
 """Prices fall to 1e-26 of today's and no further: what is left is worth nothing, and its inverse overflows float32."""
 
@@ -147,17 +150,20 @@ class Layout:
             price_row.append(moment * (n + 1) + own)
             term_scale.append(self.term_scale(s))
         names = [name for points in self.bases.values() for name, _ in points]
+        weight = np.array([[w.get(f, 0.0) for f in names] for w in map(self.basis_weights, self.slices)])
+        # What fills up stands still: the base currency, without a carry.
+        fill = (0, rows(len(self.slices)) - len(self.slices))
         return _Arrays(
             price_factor=self._factors(FactorKind.SPOT),
             vol_factor=self._factors(FactorKind.VOL),
             chain=np.array([[*c, *[n] * (depth - len(c))] for c in chains], dtype=np.int32).reshape(-1, depth),
-            price_row=np.array(price_row, dtype=np.int32),
-            vol_row=np.array([own % (n + 1) for own in price_row], dtype=np.int32),
-            carry=self.carry,
-            term_scale=np.array(term_scale),
+            price_row=np.pad(np.array(price_row, dtype=np.int32), fill, constant_values=n),
+            vol_row=np.pad(np.array([own % (n + 1) for own in price_row], dtype=np.int32), fill, constant_values=n),
+            carry=np.pad(self.carry, fill),
+            term_scale=np.pad(np.array(term_scale), fill),
             curve_factor=np.array([self.factor_column[f] for f in self.curve], dtype=np.int32),
             basis_factor=np.array([self.factor_column[f] for f in names], dtype=np.int32),
-            basis_weight=np.array([[w.get(f, 0.0) for f in names] for w in map(self.basis_weights, self.slices)]),
+            basis_weight=np.pad(weight.reshape(-1, len(names)), (fill, (0, 0))) if names else np.zeros((0, 0)),
         )
 
     def _factors(self, kind: FactorKind) -> np.ndarray:
@@ -178,6 +184,11 @@ class Layout:
 
 def _day(time: float) -> float:
     return float(np.floor(time / DAY))
+
+
+def rows(n: int) -> int:
+    """Rows of a `World` that hold n."""
+    return max(FEWEST_ROWS, 1 << (n - 1).bit_length())
 
 
 class _Arrays(NamedTuple):
@@ -209,9 +220,10 @@ def _world(
     prices = jnp.maximum(jnp.concatenate([m[arrays.price_factor] for m in moves]), LEAST_LOG_PRICE)
     if FactorKind.SPOT not in moving:
         prices = jnp.zeros_like(prices)
-    base = jnp.zeros((arrays.chain.shape[0] + 1, PATH_TILE))
+    n = arrays.chain.shape[0]
+    base = jnp.zeros((rows(n + 1), PATH_TILE))
     for link in range(arrays.chain.shape[1]):
-        base = base.at[:-1].add(prices[arrays.chain[:, link]])
+        base = base.at[:n].add(prices[arrays.chain[:, link]])
     vol = moves[0][arrays.vol_factor][arrays.vol_row] * arrays.term_scale[:, None]
     if FactorKind.VOL not in moving:
         vol = jnp.zeros_like(vol)
