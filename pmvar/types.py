@@ -182,6 +182,14 @@ class Greek(StrEnum):
     RHO = "rho"
 
 
+class PriceModel(StrEnum):
+    """How a price moves, and what its options' volatilities mean; see `pmvar.market.price_scale`."""
+
+    LOGNORMAL = "lognormal"
+    SHIFTED = "shifted"
+    BACHELIER = "bachelier"
+
+
 def factor_name(underlying: str, kind: FactorKind) -> str:
     """`BTC:spot`, the only join between model and market."""
     return f"{underlying}:{kind}"

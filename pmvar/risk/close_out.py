@@ -77,7 +77,7 @@ def close_out(
         underlying, _, kind = name.rpartition(":")
         own = tradable & (instruments.underlying == underlying)
         if kind == FactorKind.SPOT:
-            per_log = by.get((name, Greek.DELTA), np.zeros(n)) * market.spot[market.column(underlying)]
+            per_log = by.get((name, Greek.DELTA), np.zeros(n)) * market.unit(underlying)
         else:
             per_log = by.get((name, Greek.VEGA), np.zeros(n)) * shift
         exposure[:, f] = np.where(own, per_log, 0.0)

@@ -26,7 +26,7 @@ class World(NamedTuple):
     """One tile of scenarios, in the precision of the tile."""
 
     log_forward: Float[Array, "slice scenario"]
-    """ln(F₁/F₀) of each slice: an underlying for one expiry, or its spot."""
+    """ln(F₁/F₀) of each slice: an underlying for one expiry, or its spot; x where `PriceScale` is another."""
     vol_multiplier: Float[Array, "slice scenario"]
     """σ₁/σ₀ of each slice."""
     log_base: Float[Array, "currency scenario"]
@@ -71,7 +71,7 @@ class Layout:
             dated = [i for i in members if np.isfinite(expiry[i])]
             if dated:
                 curve = self.market.forwards[underlying]
-                out[dated] = np.log(curve.at(np.minimum(expiry[dated], self.scenarios.horizon_end)) / curve.spot)
+                out[dated] = curve.carry(np.minimum(expiry[dated], self.scenarios.horizon_end))
         return out
 
     @cached_property
@@ -109,6 +109,7 @@ class Layout:
             vol_row=np.array([own % (n + 1) for own in price_row], dtype=np.int32),
             carry=self.carry,
             term_scale=np.array(term_scale),
+            least=np.array([-np.inf if market.scale(a).is_linear else LEAST_LOG_PRICE for a in (*market.asset, "")]),
         )
 
     def _factors(self, kind: FactorKind) -> np.ndarray:
@@ -137,6 +138,7 @@ class _Arrays(NamedTuple):
     vol_row: Int[np.ndarray, " slice"]
     carry: Float[np.ndarray, " slice"]
     term_scale: Float[np.ndarray, " slice"]
+    least: Float[np.ndarray, " asset_or_base"]
 
 
 @partial(jax.jit, static_argnames=("moving", "vol_cap", "dtype"))
@@ -150,7 +152,7 @@ def _world(
 ) -> World:
     # One more row of zeros: where a factor is none, and the base currency, nothing moves.
     moves = [jnp.pad(s, ((0, 0), (0, 1))).T for s in shock]
-    prices = jnp.maximum(jnp.concatenate([m[arrays.price_factor] for m in moves]), LEAST_LOG_PRICE)
+    prices = jnp.concatenate([jnp.maximum(m[arrays.price_factor], arrays.least[:, None]) for m in moves])
     if FactorKind.SPOT not in moving:
         prices = jnp.zeros_like(prices)
     base = jnp.zeros((arrays.chain.shape[0] + 1, PATH_TILE))
