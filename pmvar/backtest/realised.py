@@ -28,9 +28,7 @@ def realised_scenarios(
     """
     odd = [f.underlying for f in like.factors if f.kind is FactorKind.SPOT and f.underlying in market.scales]
     if odd:
-        rule = (
-            f"the past is replayed in price ratios, which {odd[0]} under price_model {market.scale(odd[0]).model} lacks"
-        )
+        rule = f"the past is replayed in price ratios, which say nothing of {odd[0]}: its price is not lognormal"
         raise InputError(Problem(rule, "leave the underlying out of the book for this", file="market/spots"))
     factors = [f for f in like.factors if f.name in moves.name]
     log = np.log(moves.ratio[:, [moves.name.index(f.name) for f in factors]])
