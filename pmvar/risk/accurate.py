@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
@@ -132,12 +133,13 @@ def _shift(model: ModelSpecification, market: MarketSnapshot, steps: float, end:
 def _scenarios(
     model: ModelSpecification, market: MarketSnapshot, end: float, x: np.ndarray, shift: np.ndarray, weight: np.ndarray
 ) -> ScenarioSet:
-    is_price, _ = price_factors(model, market)
+    is_price, _ = map(jnp.asarray, price_factors(model, market))
+    moved = jax.vmap(lambda one: mapped(model.price_map, is_price, one, jnp.asarray(shift)))(jnp.asarray(x))
     return ScenarioSet(
         factors=model.factor_names,
         as_of=market.as_of,
         horizon_end=end,
-        shock=mapped(model.price_map, jnp.asarray(is_price), jnp.asarray(x), jnp.asarray(shift))[:, None, :],
+        shock=moved[:, None, :],
         weight=weight,
         n_replicates=REPLICATES,
         term_exponent=np.array([f.term_exponent for f in model.factors]),
