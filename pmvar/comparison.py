@@ -132,11 +132,14 @@ def _grid(
     loss = block_loss(block, store)[row : row + 1][0]
     beyond = loss > report.tables["margins"]["value_at_risk"][account]
     shown = np.concatenate([some[:: max(1, len(some) // CLOUD)] for some in map(np.flatnonzero, (~beyond, beyond))])
+    linear = pnl.market.scale(underlying).is_linear
     cloud = [np.expm1(shock[shown, c]) if c is not None else np.zeros(len(shown)) for c in (spot, vol)]
+    if linear and spot is not None:
+        cloud[0] = np.asarray(shock[shown, spot])
     return AccountGrid(
         account_id=str(portfolio.account_id[account]),
         underlying=underlying,
-        spot_move=np.expm1(spots),
+        spot_move=spots if linear else np.expm1(spots),
         vol_move=np.expm1(vols),
         loss=on_grid.reshape(len(vols), len(spots)),
         cloud_spot=cloud[0],

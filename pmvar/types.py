@@ -141,6 +141,8 @@ class Liquidity(StrEnum):
 
     NONE = "none"
     CHARGE = "charge"
+
+
 class ApcTool(StrEnum):
     """Tools against procyclical margins: EMIR's, article 28(1) of Commission Delegated Regulation (EU) 153/2013."""
 
@@ -196,6 +198,14 @@ class Greek(StrEnum):
     VEGA = "vega"
     THETA = "theta"
     RHO = "rho"
+
+
+class PriceModel(StrEnum):
+    """How a price moves, and what its options' volatilities mean; see `pmvar.market.price_scale`."""
+
+    LOGNORMAL = "lognormal"
+    SHIFTED = "shifted"
+    BACHELIER = "bachelier"
 
 
 def factor_name(underlying: str, kind: FactorKind, point: str = "") -> str:

@@ -453,7 +453,7 @@ OPTION, PERPETUAL, FUTURE, SPOT, LINEAR = (
         (OPTION, {"settlement": "quanto"}, "settlement", "not priced by this version, which prices linear, inverse"),
         (OPTION, {"barrier": 90_000.0}, "barrier", "products that this version does not price"),
         (OPTION, {"strike": None}, "strike", "needs a strike"),
-        (OPTION, {"strike": 0.0}, "strike", "strictly between 0"),
+        (OPTION, {"strike": 0.0}, "strike", "must be above 0"),
         (OPTION, {"expiry": None}, "expiry", "needs an expiry"),
         (OPTION, {"put_call": None}, "put_call", "a call or a put"),
         (FUTURE, {"expiry": None}, "expiry", "needs an expiry"),

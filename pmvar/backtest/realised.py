@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from pmvar.calibration.panel import Moves
+from pmvar.errors import InputError, Problem
 from pmvar.market.snapshot import MarketSnapshot
 from pmvar.models.specification import ModelSpecification
 from pmvar.risk.accounts import account_blocks, block_loss
@@ -23,8 +24,12 @@ def realised_scenarios(
     """The moves of the periods of `horizon` rows from each of `starts` on, as scenarios of equal weight.
 
     `like` names the factors, and how a move of a vol reaches other tenors; those that `moves` lacks are left out. Time
-    passes as over one period.
+    passes as over one period. Raises InputError for a price that is not lognormal: moves are ratios.
     """
+    odd = [f.underlying for f in like.factors if f.kind is FactorKind.SPOT and f.underlying in market.scales]
+    if odd:
+        rule = f"the past is replayed in price ratios, which say nothing of {odd[0]}: its price is not lognormal"
+        raise InputError(Problem(rule, "leave the underlying out of the book for this", file="market/spots"))
     factors = [f for f in like.factors if f.name in moves.name]
     log = np.log(moves.ratio[:, [moves.name.index(f.name) for f in factors]])
     shock = np.stack([log[s : s + horizon].sum(axis=0) for s in starts])

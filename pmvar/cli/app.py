@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pmvar.types import Executor, Netting, Parameters, Precision, Sampling, VolatilitySource
+from pmvar.types import Executor, Netting, Parameters, Precision, PriceModel, Sampling, VolatilitySource
 
 if TYPE_CHECKING:
     from pmvar.io.import_summary import ImportSummary
@@ -466,6 +466,22 @@ def diff(
         before, after, before_book=book1, after_book=book2, account=account, out=out, log_json=log_json
     )  # fmt: skip
     typer.echo(text)
+
+
+@app.command()
+def switch(
+    book: BookFolder,
+    underlying: Annotated[str, typer.Argument(metavar="UNDERLYING", help="Whose price may fall to zero or below.")],
+    to: Annotated[PriceModel, typer.Option(help="How its price moves from now on.")],
+    out: BookOut,
+    shift: Annotated[
+        float | None, typer.Option(help="Added to a shifted price; a move of 1 of a Bachelier one. Else today's price.")
+    ] = None,
+) -> None:
+    """Put an underlying under another price model, its options at their prices: a book, and what margins do."""
+    from pmvar.cli.switch import switch_text
+
+    typer.echo(switch_text(book, underlying, to=to, out=out, shift=shift))
 
 
 def _print_summary(summary: ImportSummary, *, then: str = "") -> None:

@@ -59,8 +59,12 @@ def generate_accounts(
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """The columns of `positions` and `balances` for `n_accounts` accounts over `instruments`.
 
-    Raises InputError if no underlying has options that are alive at the snapshot.
+    Raises InputError if no underlying has options that are alive at the snapshot, or one's price may be zero or less.
     """
+    if market.scales:
+        rule = f"accounts are generated over lognormal prices, which that of {min(market.scales)} is not"
+        fix = "write positions for the book yourself"
+        raise InputError(Problem(rule, fix, file="market/spots", column="price_model"))
     value = values(instruments, market)
     settled, traded = set(instruments.settlement_currency.tolist()), set(instruments.underlying.tolist())
     coins = sorted(settled & traded & set(market.asset))

@@ -31,7 +31,7 @@ from pmvar.market.snapshot import MarketSnapshot
 from pmvar.models.specification import ModelSpecification
 from pmvar.portfolio import Portfolio, build_portfolio
 from pmvar.risk.rules import MarginRules
-from pmvar.types import Kind, Netting, VolatilitySource
+from pmvar.types import FactorKind, Kind, Netting, VolatilitySource, factor_name
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,7 +126,7 @@ def load_book(
             if unlisted:
                 notes.flags.append(f"market/liquidity: {unlisted} rows belong to instruments that are not listed")
     _check_netting(read, head.settings.netting if head else Netting.REJECT, problems=problems, notes=notes)
-    stress = _stress(read["market/stress"], model, problems=problems)
+    stress = _stress(read["market/stress"], model, market, problems=problems)
     problems.raise_any()
     assert head and market and model and instruments, "a missing part is a problem"
 
@@ -205,7 +205,7 @@ def _check_netting(read: Mapping[str, Table | None], netting: Netting, *, proble
 
 
 def _stress(
-    table: Table | None, model: ModelSpecification | None, *, problems: Problems
+    table: Table | None, model: ModelSpecification | None, market: MarketSnapshot | None, *, problems: Problems
 ) -> dict[str, dict[str, float]]:
     if table is None:
         return {}
@@ -213,6 +213,11 @@ def _stress(
         unknown = ~np.isin(table["factor"].astype(str), model.factor_names)
         fix = "correct the name, or calibrate a model that has it"
         table.reject(problems, unknown, column="factor", rule="a stress moves a factor of model.json", fix=fix)
+    scales = market.scales if market is not None else {}
+    free = [factor_name(name, FactorKind.SPOT) for name, scale in scales.items() if scale.is_linear]
+    impossible = (table["shock"] <= -1) & ~np.isin(table["factor"].astype(str), free)
+    rule = "must be above −1 (−100%), but of a Bachelier price"
+    table.reject(problems, impossible, column="shock", rule=rule, fix="write −40% as −0.4")
     stress: dict[str, dict[str, float]] = {}
     for scenario, factor, shock in zip(table["scenario"], table["factor"], table["shock"].tolist(), strict=True):
         stress.setdefault(str(scenario), {})[str(factor)] = shock

@@ -101,9 +101,7 @@ def pass_gates(
 
 
 def _override(finding: Finding, overrides: Sequence[Override], as_of: float) -> Override | None:
-    return next(
-        (o for o in overrides if o.gate is finding.gate and o.of in ("", finding.of) and as_of < o.until), None
-    )
+    return next((o for o in overrides if o.gate is finding.gate and o.of in ("", finding.of) and as_of < o.until), None)
 
 
 def _message(finding: Finding, overrides: Sequence[Override]) -> str:
@@ -159,11 +157,14 @@ def price_jumps(before: Mapping[str, Any], book: Book) -> list[Finding]:
     reference |= before.get("price_before", {})
     for asset, price in zip(market.asset, market.spot.tolist(), strict=True):
         deviation = _deviation(book.model, asset)
-        if asset not in reference or not (price > 0 and reference[asset]["price"] > 0 and deviation > 0):
+        scale = market.scale(asset)
+        if asset not in reference or not (
+            scale.admits(price) and scale.admits(reference[asset]["price"]) and deviation > 0
+        ):
             continue
         was = reference[asset]
         steps = elapsed_steps(parse_time(was["as_of"]), market.as_of, book.model.steps_per_year, book.model.calendar)
-        size = abs(math.log(price / was["price"])) / (deviation * math.sqrt(max(steps, 1.0)))
+        size = abs(float(scale.move(was["price"], price))) / (deviation * math.sqrt(max(steps, 1.0)))
         if size > limit:
             text = (
                 f"price {price:,.10g} is {size:.1f} standard deviations from {was['price']:,.10g} at {was['as_of']}, "

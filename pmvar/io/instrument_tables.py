@@ -35,7 +35,7 @@ def check_terms(table: Table, *, problems: Problems) -> None:
 
     reject((option | future | bond) & no_expiry, "expiry", "an option, a future or a bond needs an expiry", "supply it")
     reject(~(option | future | bond) & ~no_expiry, "expiry", "a spot or a perpetual has no expiry", "leave it blank")
-    reject(option & no_strike, "strike", "an option needs a strike above 0", "supply it")
+    reject(option & no_strike, "strike", "an option needs a strike", "supply it")
     reject(~option & ~no_strike, "strike", "only an option has a strike", "leave it blank")
     reject(option & (table["put_call"] == ""), "put_call", "an option is a call or a put", "supply it")
     reject(~option & (table["put_call"] != ""), "put_call", "only an option is a call or a put", "leave it blank")
@@ -88,7 +88,8 @@ def check_curves(table: Table, market: MarketSnapshot, *, problems: Problems) ->
     underlying = table["underlying"]
 
     # What is quarantined or rejected already has no curve, and is not to be mentioned twice.
-    excused = [name for name, price in zip(market.asset, market.spot.tolist(), strict=True) if price <= 0]
+    prices = zip(market.asset, market.spot.tolist(), strict=True)
+    excused = [name for name, price in prices if not market.scale(name).admits(price)]
     no_quotes = [name for name in set(underlying.tolist()) if factor_name(name, FactorKind.VOL) in market.quarantined]
     # A surface is built on forwards: where these are missing, that is the one thing to say.
     no_forward = ~np.isin(underlying.astype(str), [*market.forwards, *excused])
@@ -186,6 +187,9 @@ def _bounds(priced: Instruments, market: MarketSnapshot) -> tuple[np.ndarray, np
         name, expiry, strike = str(priced.underlying[i]), float(priced.expiry[i]), float(priced.strike[i])
         curve = market.forwards.get(name)
         dated = np.isfinite(expiry)
+        # A price that may be zero or less bounds nothing by a factor, and a strike that may not be is rejected already.
+        if name in market.scales or strike <= 0:
+            continue
         if spot.get(name, 0.0) <= 0 or (dated and (curve is None or expiry <= market.as_of)):
             continue
         forward = float(curve.at(expiry)) if dated and curve is not None else spot[name]
@@ -229,7 +233,7 @@ def strike_flags(instruments: Instruments, held: np.ndarray, market: MarketSnaps
         smiles.setdefault((str(instruments.underlying[i]), float(instruments.expiry[i])), []).append(i)
     for (underlying, expiry), rows in sorted(smiles.items()):
         strikes = instruments.strike[rows].tolist()
-        k = np.log(np.array(strikes) / market.forwards[underlying].at(expiry))
+        k = market.forwards[underlying].moneyness(np.array(strikes), expiry)
         flagged: dict[str, set[float]] = {}
         for strike, quoted in zip(strikes, market.vols[underlying].quoted(k, expiry), strict=True):
             kind = one_sided.get((underlying, expiry, strike)) if quoted is Quoted.QUOTED else quoted.value

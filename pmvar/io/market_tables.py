@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from pmvar.errors import InputError, Problem
+from pmvar.io.price_models import check_scales, read_scales
 from pmvar.io.problems import Problems
 from pmvar.io.schemas import MAX_MEDIAN_VOL, PERCENT_FIX
 from pmvar.io.settings import BookHead
@@ -16,6 +17,7 @@ from pmvar.io.tables import Table
 from pmvar.io.times import format_time
 from pmvar.market.arbitrage import arbitrage_notes
 from pmvar.market.curves import DiscountCurve, ForwardCurve
+from pmvar.market.price_scale import LOGNORMAL, PriceScale
 from pmvar.market.snapshot import MarketSnapshot
 from pmvar.market.surface import VolSlice, VolSurface
 from pmvar.types import DAY, FactorKind, factor_name
@@ -51,15 +53,15 @@ def check_dates(table: Table, head: BookHead, *, problems: Problems) -> None:
     table.reject(problems, time < head.as_of - MAX_AGE, column="time", rule=rule, fix=fix)
 
 
-def _check_spots(spots: Table, head: BookHead, *, problems: Problems, notes: Notes) -> None:
+def _check_spots(
+    spots: Table, scales: Mapping[str, PriceScale], head: BookHead, *, problems: Problems, notes: Notes
+) -> None:
     price, base = spots["price"], head.base_currency
-    rule = "a negative price needs price_model bachelier or shifted, which this version does not price"
-    spots.reject(problems, price < 0, column="price", rule=rule, fix="leave the underlying out, or correct the price")
     rule = "the base currency has the price 1 and no row"
     spots.reject(problems, spots["name"] == base, column="name", rule=rule, fix="remove the row")
     check_dates(spots, head, problems=problems)
 
-    quarantined = {str(name): "price is 0" for name in spots["name"][price == 0]}
+    quarantined = {str(name): "price is 0" for name in spots["name"][price == 0] if name not in scales}
     limit = head.limits.get("max_price_age")
     if limit is not None:
         age = head.as_of - spots["time"]
@@ -87,17 +89,20 @@ def _check_chains(spots: Table, head: BookHead, *, problems: Problems) -> None:
     spots.reject(problems, broken, column="currency", rule=rule, fix="add the missing currency to market/spots")
 
 
-def _forwards(forwards: Table, spot: Mapping[str, float], head: BookHead, *, notes: Notes) -> dict[str, ForwardCurve]:
+def _forwards(
+    forwards: Table, spot: Mapping[str, float], scales: Mapping[str, PriceScale], head: BookHead, *, notes: Notes
+) -> dict[str, ForwardCurve]:
     curves: dict[str, ForwardCurve] = {}
     for underlying, rows in groups(forwards, "underlying").items():
         live = rows[forwards["expiry"][rows] > head.as_of]
         if len(live) < len(rows):
             notes.flags.append(f"forwards of {underlying}: {len(rows) - len(live)} expired, not used")
         live = live[np.argsort(forwards["expiry"][live])]
+        scale = scales.get(underlying, LOGNORMAL)
         # Without a positive spot there is no curve; the spot is quarantined, or rejected elsewhere.
-        if len(live) and spot.get(underlying, 0.0) > 0:
+        if len(live) and underlying in spot and scale.admits(spot[underlying]):
             curves[underlying] = ForwardCurve(
-                head.as_of, spot[underlying], forwards["expiry"][live], forwards["forward"][live]
+                head.as_of, spot[underlying], forwards["expiry"][live], forwards["forward"][live], scale
             )
     return curves
 
@@ -130,7 +135,10 @@ def _surfaces(
         if expired.any():
             notes.flags.append(f"vols of {underlying}: {int(expired.sum())} rows of past expiries, not used")
         rows = rows[(vol > 0) & ~expired]
-        if not len(rows) or underlying not in forwards:
+        if underlying not in forwards:
+            continue
+        rows = rows[forwards[underlying].scale.admits(vols["strike"][rows])]  # the others are rejected already
+        if not len(rows):
             continue
         curve, slices = forwards[underlying], []
         for expiry in np.unique(vols["expiry"][rows]).tolist():
@@ -138,10 +146,10 @@ def _surfaces(
             at = at[np.argsort(vols["strike"][at])]
             if not np.any(curve.expiry == expiry):
                 notes.flags.append(f"vols of {underlying} for {format_time(expiry)}: forward interpolated")
-            k = np.log(vols["strike"][at] / curve.at(expiry))
+            k = curve.moneyness(vols["strike"][at], expiry)
             slices.append(VolSlice(expiry, k, vols["implied_vol"][at]))
         surfaces[underlying] = VolSurface(head.as_of, tuple(slices))
-        notes.flags.extend(arbitrage_notes(underlying, surfaces[underlying]))
+        notes.flags.extend(arbitrage_notes(underlying, surfaces[underlying], linear=curve.scale.is_linear))
     return surfaces
 
 
@@ -169,14 +177,16 @@ def build_market(
     spots = tables.get("market/spots")
     if spots is None or not len(spots):
         return None
-    _check_spots(spots, head, problems=problems, notes=notes)
+    scales = read_scales(spots, problems=problems)
+    _check_spots(spots, scales, head, problems=problems, notes=notes)
     if spots.complete:
         _check_chains(spots, head, problems=problems)
+    check_scales(tables, scales, problems=problems)
     order = np.argsort(spots["name"].astype(str))
     spot = dict(zip(spots["name"].tolist(), spots["price"].tolist(), strict=True))
     forwards, rates, vols = (tables.get(f"market/{name}") for name in ("forwards", "rates", "vols"))
     try:
-        curves = _forwards(forwards, spot, head, notes=notes) if forwards is not None else {}
+        curves = _forwards(forwards, spot, scales, head, notes=notes) if forwards is not None else {}
         if forwards is not None and spots.complete:
             unknown = ~np.isin(forwards["underlying"].astype(str), list(spot))
             rule, fix = "the underlying has no price", "add it to market/spots"
@@ -200,6 +210,7 @@ def build_market(
             funding=_known(tables.get("market/funding"), "daily_rate"),
             spread=_spreads(tables.get("market/spreads")),
             quarantined=dict(notes.quarantined),
+            scales=scales,
         )
     except InputError as error:
         # With other problems at hand this one only repeats them.

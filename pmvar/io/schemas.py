@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pmvar.io.tables import Column, Schema, Type
-from pmvar.types import DayCount, Deliverable, Exercise, Kind, PutCall, Settlement
+from pmvar.types import DayCount, Deliverable, Exercise, Kind, PriceModel, PutCall, Settlement
 
 PRODUCT_COLUMNS = (
     "payoff", "barrier", "barrier_type", "rebate", "averaging_start", "fx_rate",
@@ -36,6 +36,8 @@ def _vol(name: str, *, optional: bool = False) -> Column:
 
 _CASH = "CASH:"
 
+# Which prices, strikes and moves may be at or below zero is `price_models`' part: it depends on the underlying.
+
 POSITIONS = Schema(
     "positions",
     (
@@ -62,7 +64,7 @@ INSTRUMENTS = Schema(
         _name("settlement_currency"),
         _number("contract_size", 0.0, exclusive=True),
         _time("expiry", optional=True),
-        _number("strike", 0.0, optional=True, exclusive=True),
+        _number("strike", optional=True),
         Column("put_call", Type.TEXT, optional=True, choices=tuple(PutCall)),
         Column("exercise", Type.TEXT, optional=True, choices=tuple(Exercise)),
         Column("deliverable", Type.TEXT, optional=True, choices=tuple(Deliverable)),
@@ -81,21 +83,14 @@ SPOTS = Schema(
         _name("currency"),
         _time("time"),
         Column("haircut", Type.NUMBER, optional=True, default=0.0, low=0.0, high=1.0),
-        Column(
-            "price_model",
-            Type.TEXT,
-            optional=True,
-            default="lognormal",
-            choices=("lognormal",),
-            unsupported=("bachelier", "shifted"),
-        ),
-        Column("shift", Type.UNUSED, optional=True),
+        Column("price_model", Type.TEXT, optional=True, default="lognormal", choices=tuple(PriceModel)),
+        _number("shift", optional=True),
     ),
     key=("name",),
 )
 FORWARDS = Schema(
     "market/forwards",
-    (_name("underlying"), _time("expiry"), _number("forward", 0.0, exclusive=True)),
+    (_name("underlying"), _time("expiry"), _number("forward")),
     key=("underlying", "expiry"),
 )
 RATES = Schema(
@@ -108,7 +103,7 @@ VOLS = Schema(
     (
         _name("underlying"),
         _time("expiry"),
-        _number("strike", 0.0, exclusive=True),
+        _number("strike"),
         _vol("implied_vol"),
         _vol("bid_vol", optional=True),
         _vol("ask_vol", optional=True),
@@ -120,9 +115,9 @@ MARKS = Schema(
     "market/marks",
     (
         _name("instrument_id"),
-        _number("mark", 0.0),
-        _number("bid", 0.0, optional=True),
-        _number("ask", 0.0, optional=True),
+        _number("mark"),
+        _number("bid", optional=True),
+        _number("ask", optional=True),
         _time("time"),
     ),
     key=("instrument_id",),
@@ -153,7 +148,7 @@ FUNDING = Schema(
 )
 STRESS = Schema(
     "market/stress",
-    (Column("scenario", Type.NAME), _name("factor"), _number("shock", -1.0, exclusive=True)),
+    (Column("scenario", Type.NAME), _name("factor"), _number("shock")),
     key=("scenario", "factor"),
 )
 

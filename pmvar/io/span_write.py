@@ -12,6 +12,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 
+from pmvar.errors import UsageError
 from pmvar.instruments import Instruments
 from pmvar.io.atomic import whole_file
 from pmvar.market.snapshot import MarketSnapshot
@@ -31,7 +32,13 @@ def write_span(
     arrays: SpanArrays,
     parameters: SpanParameters,
 ) -> Path:
-    """Write arrays of `instruments` and the parameters beside them; a file that is there is replaced whole."""
+    """Write arrays of `instruments` and the parameters beside them; a file that is there is replaced whole.
+
+    Raises UsageError for an underlying whose price may be zero or less: the file says prices by ratios.
+    """
+    odd = sorted(set(map(str, instruments.underlying)) & set(market.scales))
+    if odd:
+        raise UsageError(f"a SPAN file holds no price that may be zero or less, such as {odd[0]}'s; leave it out")
     root, terms = Element("spanFile"), terms_today(instruments, market)
     _texts(root, fileFormat="4.00")
     point = ElementTree.SubElement(root, "pointInTime")

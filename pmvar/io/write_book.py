@@ -48,7 +48,7 @@ def write_book(
     unknown = sorted(set(tables) - set(SCHEMAS))
     if unknown:
         raise UsageError(f"unknown tables {unknown}; the tables are {', '.join(SCHEMAS)}")
-    arrow = {name: _arrow(name, columns) for name, columns in tables.items()}
+    arrow = {name: arrow_table(name, columns) for name, columns in tables.items()}
     head = _toml(book_toml)
     with whole_folder(path, marker="book.toml") as folder:
         (folder / "book.toml").write_text(head, encoding="utf-8")
@@ -65,7 +65,8 @@ def write_book(
     return Path(path)
 
 
-def _arrow(name: str, columns: Columns) -> pa.Table:
+def arrow_table(name: str, columns: Columns) -> pa.Table:
+    """The table `name` of a book from its columns, as `write_book` writes it; raises UsageError for unknown ones."""
     schema = {column.name: column for column in SCHEMAS[name].columns}
     unknown = sorted(set(columns) - set(schema))
     if unknown:

@@ -18,7 +18,7 @@ def check_calendar(name: str) -> None:
     known = _exchange_calendars().get_calendar_names()
     if name not in known:
         near = get_close_matches(name, known, n=3) or ["XNYS", "XLON", "XEUR"]
-        raise UsageError(f"calendar {name!r} is not known; write its market code (ISO 10383), such as {', '.join(near)}")
+        raise UsageError(f"calendar {name!r} is not known; write a market code (ISO 10383), such as {', '.join(near)}")
     if "1" in _calendar(name, datetime.now(UTC).year).weekmask[5:]:
         raise UsageError(f"calendar {name!r} has sessions at weekends; a model of 365 steps a year counts every day")
 

@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float
 
 from pmvar.errors import InputError, Problem
+from pmvar.market.price_scale import LOGNORMAL, PriceScale
 from pmvar.types import SECONDS_PER_YEAR
 
 
@@ -29,6 +30,7 @@ class ForwardCurve:
     """Forwards of one underlying by expiry.
 
     ln(F/S) is linear in time from 0 at `as_of` through the pillars; beyond the last its rate stays that of the last.
+    On another `scale` than the lognormal the same holds of its x from S to F.
     """
 
     as_of: float
@@ -37,11 +39,13 @@ class ForwardCurve:
     expiry: Float[np.ndarray, "pillar"]
     """Epoch seconds, strictly increasing, after `as_of`."""
     forward: Float[np.ndarray, "pillar"]
-    """In the underlying's quote currency, positive."""
+    """In the underlying's quote currency; positive, unless `scale` admits others."""
+    scale: PriceScale = LOGNORMAL
 
     def __post_init__(self) -> None:
         _check_pillars("a forward curve", self.expiry, self.forward)
-        if not (self.spot > 0 and np.all(self.forward > 0) and self.expiry[0] > self.as_of):
+        sound = self.scale.admits(self.spot) and np.all(self.scale.admits(self.forward))
+        if not (sound and self.expiry[0] > self.as_of):
             raise InputError(
                 Problem(
                     "a forward curve needs a positive spot, positive forwards and expiries after as_of",
@@ -53,10 +57,18 @@ class ForwardCurve:
     def at(self, time: float | np.ndarray) -> np.ndarray:
         """Forward for delivery at `time` (epoch seconds), in the quote currency; the spot at or before `as_of`."""
         year = np.concatenate([[0.0], (self.expiry - self.as_of) / SECONDS_PER_YEAR])
-        log_carry = np.concatenate([[0.0], np.log(self.forward / self.spot)])
+        carry = np.concatenate([[0.0], self.scale.move(self.spot, self.forward)])
         t = np.maximum((np.asarray(time, float) - self.as_of) / SECONDS_PER_YEAR, 0.0)
-        inside = np.interp(t, year, log_carry)
-        return np.asarray(self.spot * np.exp(np.where(t > year[-1], log_carry[-1] * t / year[-1], inside)))
+        inside = np.interp(t, year, carry)
+        return self.scale.moved(self.spot, np.where(t > year[-1], carry[-1] * t / year[-1], inside))
+
+    def carry(self, time: float | np.ndarray) -> np.ndarray:
+        """x from the spot to the forward for `time`: ln(F/S) of a lognormal price."""
+        return self.scale.move(self.spot, self.at(time))
+
+    def moneyness(self, strike: float | np.ndarray, time: float | np.ndarray) -> np.ndarray:
+        """x from the forward for `time` to a strike: ln(K/F) of a lognormal price."""
+        return self.scale.move(self.at(time), strike)
 
 
 @dataclass(frozen=True)

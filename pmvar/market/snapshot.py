@@ -10,6 +10,7 @@ from jaxtyping import Float
 
 from pmvar.errors import InputError, Problem
 from pmvar.market.curves import DiscountCurve, ForwardCurve
+from pmvar.market.price_scale import LOGNORMAL, PriceScale
 from pmvar.market.surface import VolSurface
 
 
@@ -26,7 +27,7 @@ class MarketSnapshot:
     asset: tuple[str, ...]
     """Names, sorted."""
     spot: Float[np.ndarray, "asset"]
-    """Price of one unit in `quote_currency`; positive, except where `quarantined`."""
+    """Price of one unit in `quote_currency`; positive, except where `quarantined` or on another scale."""
     quote_currency: tuple[str, ...]
     haircut: Float[np.ndarray, "asset"]
     """Fraction in [0, 1] taken off a positive balance when it counts as equity."""
@@ -46,6 +47,9 @@ class MarketSnapshot:
     """By perpetual: fraction of the notional that a long pays a short in a day, as expected over the horizon."""
     quarantined: Mapping[str, str] = field(default_factory=dict)
     """Factor name -> reason: inputs that are present but must not be used; their accounts are withheld."""
+
+    scales: Mapping[str, PriceScale] = field(default_factory=dict)
+    """By asset, where not lognormal. Nothing settles in such an asset, and nobody has a balance in it."""
 
     def __post_init__(self) -> None:
         for name in self.asset:
@@ -95,6 +99,20 @@ class MarketSnapshot:
             columns.append(column)
             name = self.quote_currency[column]
         return tuple(columns)
+
+    def scale(self, name: str) -> PriceScale:
+        """The scale on which the price of an asset moves."""
+        return self.scales.get(str(name), LOGNORMAL)
+
+    def unit(self, name: str) -> float:
+        """What x = 1 would move the price of an asset by, at first; the price itself of a lognormal one."""
+        return float(self.scale(name).unit(float(self.spot[self.column(name)])))
+
+    def base_unit(self, name: str) -> float:
+        """`unit` in base currency: the size that a share of a price is a share of; `base_price` of a lognormal one."""
+        if name not in self.scales:
+            return self.base_price(name)
+        return self.unit(name) * self.base_price(self.quote_currency[self.column(name)])
 
     def base_price(self, name: str) -> float:
         """Price of one unit of `name` in base currency."""

@@ -18,7 +18,7 @@ from pmvar.market.snapshot import MarketSnapshot
 from pmvar.methods.grid_rules import Coin, GridRules
 from pmvar.methods.grid_scenarios import GridBlock, Scenario, Skew, VolMove, VolShock, VolUnit
 from pmvar.types import DAY, SECONDS_PER_YEAR, Exercise, Kind, Settlement
-from pmvar.valuation.today import STILL, Moves, Terms, slopes_under, terms_today, values_under
+from pmvar.valuation.today import STILL, Moves, Terms, moneyness, slopes_under, terms_today, values_under
 
 DAYS_PER_YEAR = SECONDS_PER_YEAR / DAY
 TENOR = 30.0
@@ -54,7 +54,7 @@ class GridValues:
     rate: Float[np.ndarray, " instrument"]
     """Zero rate in the value of options, at least 0; 0 for inverse ones, whose value holds no discounting."""
     price: float
-    """Of one unit of the underlying, base currency."""
+    """Of one unit of the underlying, base currency; of a price that may be zero or less the size of its moves."""
 
 
 def shocked_vol(
@@ -109,7 +109,8 @@ def _setting(instruments: Instruments, market: MarketSnapshot, rules: GridRules,
     linked = _linked(instruments, underlying, market)
     is_option = jnp.asarray(instruments.kind == Kind.OPTION)
     time = jnp.where(is_option, terms.time, 0.0)
-    k = jnp.where(is_option, jnp.log(terms.strike / terms.forward), 0.0)
+    scale = market.scale(underlying)
+    k = jnp.where(is_option, moneyness(terms, scale.is_linear), 0.0)
     edges = (_still(cls.basis.move), _still(-cls.basis.move)) if cls.basis else ()
     columns = (_still(0.0), *cls.scenarios(), *edges)
 
@@ -124,7 +125,7 @@ def _setting(instruments: Instruments, market: MarketSnapshot, rules: GridRules,
 
     shifts = {move: shift(move) for move in {s.vol for s in columns}}
     vol, by_vol, by_log_spot = (np.stack([shifts[s.vol][i] for s in columns], axis=1) for i in range(3))
-    log_move = np.log1p(np.array([s.move for s in columns]))
+    log_move = scale.of_share(np.array([s.move for s in columns]))
     moves = Moves(
         log_spot=_has_spot(instruments) * log_move,
         log_settlement=(linked & (rules.coin is Coin.MOVES)).astype(float)[:, None] * log_move,
@@ -154,10 +155,10 @@ def grid_values(instruments: Instruments, market: MarketSnapshot, rules: GridRul
         today=found[:, 0],
         value=_in_coin(found, at, instruments, rules)[:, 1 : 1 + n],
         basis=found[:, 1 + n :],
-        delta=_delta(instruments, at.terms),
+        delta=_delta(instruments, at.terms, bachelier=market.scale(underlying).is_linear),
         time=np.where(np.isfinite(instruments.expiry), (instruments.expiry - market.as_of) / SECONDS_PER_YEAR, 0.0),
         rate=np.where(discounted, np.maximum(np.asarray(at.terms.rate), 0.0), 0.0),
-        price=market.base_price(underlying),
+        price=market.base_unit(underlying),
     )
 
 
@@ -176,14 +177,16 @@ def grid_slopes(
         found = slopes_under(instruments, at.terms, at.moves, along=along)
         moved = _in_coin(found, at, instruments, rules)
         slopes.append(replace(values, today=found[:, 0], value=moved[:, 1 : 1 + n], basis=found[:, 1 + n :]))
-    delta_by_spot, delta_by_vol = _delta_slopes(instruments, at.terms)
+    bachelier = market.scale(str(instruments.underlying[0])).is_linear
+    delta_by_spot, delta_by_vol = _delta_slopes(instruments, at.terms, bachelier=bachelier)
     by_spot, by_vol = slopes[0], replace(slopes[1], delta=delta_by_vol, price=0.0)
-    # Futures start anew at every price: their profit goes with X·F, inverse with X/F.
+    # Futures start anew at every price: their profit goes with X·F, inverse with X/F, a Bachelier price's with X alone.
     is_future = np.isin(instruments.kind, [Kind.FUTURE, Kind.PERPETUAL])
-    power = np.where(instruments.settlement == Settlement.LINEAR, 1.0, -1.0) + at.linked
+    power = np.where(instruments.settlement == Settlement.LINEAR, 1.0 - bachelier, -1.0) + at.linked
     by_spot = replace(
         by_spot,
         delta=delta_by_spot,
+        price=by_spot.price * (not bachelier),
         today=np.where(is_future, 0.0, by_spot.today),
         value=np.where(is_future[:, None], power[:, None] * values.value, by_spot.value),
     )
@@ -228,13 +231,14 @@ def _linked(instruments: Instruments, underlying: str, market: MarketSnapshot) -
     return np.array([underlying in links[c] for c in instruments.settlement_currency.tolist()])
 
 
-def _delta(instruments: Instruments, terms: Terms) -> Float[np.ndarray, " instrument"]:
+def _delta(instruments: Instruments, terms: Terms, *, bachelier: bool) -> Float[np.ndarray, " instrument"]:
     """Units of the underlying per contract: Black's delta, undiscounted; the delta of American options; of inverse
     futures, their coins."""
-    units, forward, strike, sign = (np.asarray(x) for x in (terms.units, terms.forward, terms.strike, terms.sign))
+    units, forward, sign = (np.asarray(x) for x in (terms.units, terms.forward, terms.sign))
     time = np.maximum(np.asarray(terms.time), 0.0)
     deviation = np.maximum(np.asarray(terms.vol) * np.sqrt(time), 1e-12)
-    option = units * sign * ndtr(sign * (np.log(forward / strike) / deviation + deviation / 2))
+    half = 0.0 if bachelier else deviation / 2
+    option = units * sign * ndtr(sign * (half - np.asarray(moneyness(terms, bachelier)) / deviation))
     early = np.flatnonzero(instruments.exercise == Exercise.AMERICAN)
     if len(early):
         some = Terms(*(jnp.asarray(np.asarray(t)[early]) for t in terms))
@@ -246,14 +250,16 @@ def _delta(instruments: Instruments, terms: Terms) -> Float[np.ndarray, " instru
     return np.where(instruments.kind == Kind.OPTION, option, np.where(is_future, future, 0.0))
 
 
-def _delta_slopes(instruments: Instruments, terms: Terms) -> tuple[np.ndarray, np.ndarray]:
+def _delta_slopes(
+    instruments: Instruments, terms: Terms, *, bachelier: bool
+) -> tuple[np.ndarray, np.ndarray]:
     """Of `_delta`, by the log forward and by the volatility."""
-    units, forward, strike = (np.asarray(x) for x in (terms.units, terms.forward, terms.strike))
+    units, forward = (np.asarray(x) for x in (terms.units, terms.forward))
     root = np.sqrt(np.maximum(np.asarray(terms.time), 0.0))
     deviation = np.maximum(np.asarray(terms.vol) * root, 1e-12)
-    moneyness = np.log(forward / strike) / deviation
-    density = units * np.exp(-((moneyness + deviation / 2) ** 2) / 2) / np.sqrt(2 * np.pi)
+    depth, half = -np.asarray(moneyness(terms, bachelier)) / deviation, 0.0 if bachelier else 0.5
+    density = units * np.exp(-((depth + half * deviation) ** 2) / 2) / np.sqrt(2 * np.pi)
     is_option = instruments.kind == Kind.OPTION
     coins = np.isin(instruments.kind, [Kind.FUTURE, Kind.PERPETUAL]) & (instruments.settlement == Settlement.INVERSE)
     by_log = np.where(is_option, density / deviation, np.where(coins, -units / forward, 0.0))
-    return by_log, np.where(is_option, density * root * (0.5 - moneyness / deviation), 0.0)
+    return by_log, np.where(is_option, density * root * (half - depth / deviation), 0.0)

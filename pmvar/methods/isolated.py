@@ -126,8 +126,13 @@ def _units(
             (instruments.quote_currency, instruments.strike),
         )
     )
+    beyond = strike - spot
+    for i in np.flatnonzero(is_option & np.isin(instruments.underlying.astype(str), list(market.scales))):
+        # The size of the price's moves stands for the price.
+        name, quote = str(instruments.underlying[i]), market.base_price(str(instruments.quote_currency[i]))
+        spot[i], beyond[i] = market.base_unit(name), (strike[i] / quote - market.spot[market.column(name)]) * quote
     mark = value / size
-    out = np.maximum(np.where(is_call, strike - spot, spot - strike), 0.0) / spot
+    out = np.maximum(np.where(is_call, beyond, -beyond), 0.0) / spot
     asked = np.maximum(RANGE - out, LEAST) * spot
     kept = np.where(is_call, OPTION_MAINTENANCE * spot, PUT_MAINTENANCE * np.maximum(spot, mark))
     asked = np.where(is_call, asked, np.maximum(asked, PUT_SCALE * (kept + mark) - mark))
@@ -152,12 +157,15 @@ def _most(
     unpaired: float,
 ) -> Float[np.ndarray, " account"]:
     """Value today less the least payoff at expiry over a price of 0 and all strikes, and a share of the forward for
-    every net short call, where a loss has no bound."""
+    every net short call, where a loss has no bound; a shifted price ends at −shift, a Bachelier one falls without."""
     strike, is_call = options.strike, options.put_call == "call"
     size = options.contract_size * np.array([market.base_price(q) for q in options.quote_currency])
-    prices = np.concatenate([[0.0], np.unique(strike)])
+    scale = market.scale(str(options.underlying[0]))
+    prices = np.unique(strike) if scale.is_linear else np.concatenate([[-scale.shift], np.unique(strike)])
     payoff = np.where(is_call[:, None], prices - strike[:, None], strike[:, None] - prices)
     least = np.asarray(held @ (size[:, None] * np.maximum(payoff, 0.0))).min(axis=1)
     forward = float(market.forwards[options.underlying[0]].at(float(options.expiry[0])))
     naked = np.maximum(-np.asarray(held @ (size * is_call)), 0.0)
-    return np.maximum(np.asarray(held @ value) - least + unpaired * forward * naked, 0.0)
+    if scale.is_linear:
+        naked += np.maximum(-np.asarray(held @ (size * ~is_call)), 0.0)
+    return np.maximum(np.asarray(held @ value) - least + unpaired * float(scale.unit(forward)) * naked, 0.0)

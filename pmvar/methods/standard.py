@@ -25,8 +25,9 @@ RANGE, LEAST, PUT_MAINTENANCE = 0.15, 0.13, 0.09
 
 
 def _usable(market: MarketSnapshot, name: str) -> float:
-    """Base price of an asset, stale ones included; NaN where a link of its chain has none."""
-    price = market.base_price(name)
+    """Base price of an asset, stale ones included; NaN where a link of its chain has none. Of one whose price may be
+    zero or less, the size of its moves: price + shift, or shift."""
+    price = market.base_unit(name)
     return price if price > 0 else float("nan")
 
 
@@ -58,7 +59,11 @@ def unit_requirements(
         notional[i] = size * price
         if kind == Kind.OPTION:
             # Both in base currency per unit of the underlying.
-            strike = instruments.strike[i] * _usable(market, instruments.quote_currency[i])
+            quote = _usable(market, instruments.quote_currency[i])
+            strike = instruments.strike[i] * quote
+            if instruments.underlying[i] in market.scales:
+                spot = market.spot[market.column(instruments.underlying[i])]
+                strike = price + (instruments.strike[i] - spot) * quote
             notional[i] = size * np.fmax(price, strike)
             call = instruments.put_call[i] == "call"
             out_of_money = max((strike - price if call else price - strike) / price, 0.0)

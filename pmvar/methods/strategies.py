@@ -47,7 +47,7 @@ def strategies(instruments: Instruments, market: MarketSnapshot) -> Portfolio:
             hold(f"{name} · {underlying}", legs)
     hedges = {u: i for u in underlyings if (i := _linear(instruments, u)) >= 0}
     for one, other in combinations(hedges, 2):
-        ratio = market.base_price(one) / market.base_price(other)
+        ratio = market.base_unit(one) / market.base_unit(other)
         hold(f"pair · {one} − {other}", {hedges[one]: 1.0, hedges[other]: -ratio})
     columns = list(zip(*held, strict=True)) if held else [(), (), ()]
     return build_portfolio(
@@ -71,7 +71,8 @@ def _of(instruments: Instruments, market: MarketSnapshot, underlying: str) -> It
         """The option of an expiry whose strike is nearest to the forward times 1 + shift."""
         some = options[(instruments.expiry[options] == expiry) & (instruments.put_call[options] == right)]
         some = some[~np.isin(instruments.strike[some], instruments.strike[list(unlike)])]
-        target = float(market.forwards[underlying].at(expiry)) * (1 + shift)
+        target = forward = float(market.forwards[underlying].at(expiry))
+        target += shift * float(market.scale(underlying).unit(forward))
         return int(some[np.argmin(np.abs(instruments.strike[some] - target))]) if len(some) else -1
 
     at = float(expiries[near])
@@ -123,7 +124,7 @@ def _delta(instruments: Instruments, market: MarketSnapshot, legs: Mapping[int, 
     _, sensitivities = values_and_greeks(some, market)
     own = factor_name(some.underlying[0], FactorKind.SPOT)
     [delta] = [s.value for s in sensitivities if (s.factor, s.greek) == (own, Greek.DELTA)]
-    price = market.base_price(some.underlying[0]) / market.spot[market.column(some.underlying[0])]
+    price = market.base_price(market.quote_currency[market.column(some.underlying[0])])
     return float((np.array(list(legs.values())) * delta / some.contract_size).sum() / price)
 
 

@@ -66,7 +66,7 @@ def _market_move(factor: str, greek: str, spots: Mapping[str, float]) -> tuple[s
     name = factor.rpartition(":")[0] or factor
     spot = float(spots.get(name, float("nan")))
     match greek:
-        case Greek.DELTA if np.isfinite(spot):
+        case Greek.DELTA if spot > 0:
             return "per 1 of price", f"{name} price rises 1 %", 0.01 * spot
         case Greek.DELTA:
             return "per 1 of price", f"{name} price rises 1", 1.0

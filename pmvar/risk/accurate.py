@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
@@ -19,13 +20,14 @@ from pmvar.errors import UsageError
 from pmvar.market.snapshot import MarketSnapshot
 from pmvar.models import build
 from pmvar.models.correlation import principal_loading
-from pmvar.models.price_map import NormalMixture, log_price_ratio, mean_shift
 from pmvar.models.specification import ModelSpecification
 from pmvar.portfolio import Portfolio
 from pmvar.risk.tail import interval_half_width, standard_errors, tail
 from pmvar.scenarios.clock import horizon_end, horizon_steps
+from pmvar.scenarios.paths import drifts, mapped
 from pmvar.scenarios.scenario_set import ScenarioSet
-from pmvar.types import Drift, FactorKind, Precision
+from pmvar.scenarios.simulate import growth, price_factors
+from pmvar.types import Drift, Precision
 from pmvar.valuation.reprice import reprice
 
 REPLICATES, STRATA = 16, 64
@@ -122,26 +124,22 @@ def accurate_margin(
 
 
 def _shift(model: ModelSpecification, market: MarketSnapshot, steps: float, end: float, drift: Drift) -> np.ndarray:
-    is_price = np.array([f.kind is FactorKind.SPOT for f in model.factors])
-    out = np.zeros(len(is_price))
     marginal = build(model, steps).marginal(steps)
-    if drift is Drift.FORWARD and marginal is not None:
-        curves = [market.forwards.get(f.underlying) for f in model.factors if f.kind is FactorKind.SPOT]
-        growth = np.array([1.0 if c is None else float(c.at(end)) / c.spot for c in curves])
-        out[is_price] = mean_shift(model.price_map, NormalMixture(*(part[is_price] for part in marginal)), growth)
-    return out
+    if drift is Drift.NONE or marginal is None:
+        return np.zeros(len(model.factors))
+    return drifts(model.price_map, *price_factors(model, market), marginal, growth(model, market, end))
 
 
 def _scenarios(
     model: ModelSpecification, market: MarketSnapshot, end: float, x: np.ndarray, shift: np.ndarray, weight: np.ndarray
 ) -> ScenarioSet:
-    is_price = np.array([f.kind is FactorKind.SPOT for f in model.factors])
-    moved = np.asarray(log_price_ratio(model.price_map, jnp.asarray(x + shift)))
+    is_price, _ = map(jnp.asarray, price_factors(model, market))
+    moved = jax.vmap(lambda one: mapped(model.price_map, is_price, one, jnp.asarray(shift)))(jnp.asarray(x))
     return ScenarioSet(
         factors=model.factor_names,
         as_of=market.as_of,
         horizon_end=end,
-        shock=jnp.asarray(np.where(is_price, moved, x))[:, None, :],
+        shock=moved[:, None, :],
         weight=weight,
         n_replicates=REPLICATES,
         term_exponent=np.array([f.term_exponent for f in model.factors]),

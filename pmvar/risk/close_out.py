@@ -79,7 +79,7 @@ def close_out(
         underlying, _, kind = name.rpartition(":")
         own = tradable & (instruments.underlying == underlying)
         if kind == FactorKind.SPOT:
-            per_log = by.get((name, Greek.DELTA), np.zeros(n)) * market.spot[market.column(underlying)]
+            per_log = by.get((name, Greek.DELTA), np.zeros(n)) * market.unit(underlying)
         elif kind == FactorKind.SPREAD:
             per_log = by.get((name, Greek.RHO), np.zeros(n))
         else:
@@ -163,4 +163,3 @@ def _daily_deviation(scenarios: ScenarioSet, factors: list[str]) -> Float[np.nda
     weight = scenarios.weight / scenarios.weight.sum()
     spread = np.sqrt(weight @ (total - weight @ total) ** 2)
     return spread / np.sqrt(horizon_steps(str(scenarios.provenance["horizon"])))
-

@@ -65,13 +65,13 @@ def market_factors(instruments: Instruments, pnl: ProfitAndLoss) -> tuple[Market
             add(i, "rate", f"{instruments.quote_currency[i]}:rate", Greek.RHO, 1.0)
             add(i, "rate", factor_name(underlying, FactorKind.SPREAD), Greek.RHO, 1.0)
             underlying = market.base_currency
-        if not np.all(market.spot[[*links, *market.chain(underlying)]] > 0):
+        if not all(market.unit(market.asset[c]) > 0 for c in {*links, *market.chain(underlying)}):
             continue  # a price of zero is quarantined: what depends on it is not valued
         for column in links:
             name = factor_name(market.asset[column], FactorKind.SPOT)
             add(i, "log_settlement", name, Greek.DELTA, 1 / market.spot[column])
         if kind != Kind.CASH and underlying != market.base_currency:
-            price = market.spot[market.column(underlying)]
+            price = market.unit(underlying)
             add(i, "log_spot", factor_name(underlying, FactorKind.SPOT), Greek.DELTA, 1 / price)
         if kind == Kind.OPTION:
             add(i, "vol", factor_name(underlying, FactorKind.VOL), Greek.VEGA, 1.0)

@@ -69,8 +69,12 @@ class Paths:
     law: RiskFactorModel
     price_map: PriceMap
     is_price: Bool[np.ndarray, " factor"]
-    growth: Callable[[float], Float[np.ndarray, " price"]] | None
-    """Forward over spot of each price factor at an epoch second; None: x is taken as it is."""
+    """Prices that `price_map` makes from x."""
+    is_linear: Bool[np.ndarray, " factor"]
+    """Prices that move by x itself, see `pmvar.market.price_scale`."""
+    growth: Callable[[float], Float[np.ndarray, " factor"]] | None
+    """Where each price goes on average by an epoch second, forward over spot; of those that are linear the x from spot
+    to forward. None: x is taken as it is."""
     as_of: float
     end: float
     """Epoch seconds of the horizon."""
@@ -101,7 +105,7 @@ class Paths:
         return elapsed_steps(self.as_of, time, self.steps_per_year, self.calendar)
 
     def shift(self, time: float) -> Float[np.ndarray, " factor"]:
-        """The drift c of each factor at `time`: E[g(x + c)] is the growth to the forward."""
+        """The drift c of each factor at `time`: E[g(x + c)] is the growth to the forward, g = x of linear prices."""
         if time not in self._shifts:
             self._shifts[time] = self._solve(time)
         return self._shifts[time]
@@ -115,8 +119,7 @@ class Paths:
         if self.growth is not None:
             elapsed = self.steps if time >= self.end else self._elapsed(time)
             marginal = self.law.marginal(elapsed) or self._reference(time)
-            prices = NormalMixture(*(part[self.is_price] for part in marginal))
-            out[self.is_price] = mean_shift(self.price_map, prices, self.growth(time))
+            out = drifts(self.price_map, self.is_price, self.is_linear, marginal, self.growth(time))
         return out
 
     @property
@@ -151,8 +154,22 @@ class Paths:
 def mapped(
     price_map: PriceMap, is_price: Bool[Array, " factor"], x: Float[Array, " factor"], shift: Float[Array, " factor"]
 ) -> Float[Array, " factor"]:
-    """Log changes of the factors from their x and the drift of the prices among them."""
-    return jnp.where(is_price, log_price_ratio(price_map, x + shift), x)
+    """Log changes of the factors from their x and the drift of the prices among them; 0 of the others."""
+    return jnp.where(is_price, log_price_ratio(price_map, x + shift), x + shift)
+
+
+def drifts(
+    price_map: PriceMap,
+    is_price: Bool[np.ndarray, " factor"],
+    is_linear: Bool[np.ndarray, " factor"],
+    law: NormalMixture,
+    growth: Float[np.ndarray, " factor"],
+) -> Float[np.ndarray, " factor"]:
+    """The drift of each factor of marginal `law`, see `Paths.growth`; 0 of those that are no price."""
+    out = np.where(is_linear, growth - np.sum(law.weight * law.mean, axis=1), 0.0)
+    prices = NormalMixture(*(part[is_price] for part in law))
+    out[is_price] = mean_shift(price_map, prices, growth[is_price])
+    return out
 
 
 def one_x(

@@ -25,7 +25,8 @@ class ScenarioTile(NamedTuple):
 
 @dataclass(frozen=True)
 class ScenarioSet:
-    """Scenarios of all factors: log changes of prices, and of vols at their reference tenor, over each step."""
+    """Scenarios of all factors: log changes of prices (x on another `PriceScale`), and of vols at their tenor, over
+    each step."""
 
     factors: tuple[str, ...]
     as_of: float

@@ -8,6 +8,7 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Bool, Float
 
 from pmvar.errors import NumericsError, UsageError
 from pmvar.kernels.random import run_key
@@ -60,13 +61,14 @@ def simulate(
         model = replace(model, posterior=None)
     law = build(model, steps)
     leaning = sampling_parameters(model.sampling, tuned(model.model, steps))
-    prices = [f.underlying for f in model.factors if f.kind is FactorKind.SPOT]
+    is_price, is_linear = price_factors(model, market)
     end = horizon_end(market.as_of, steps, model.steps_per_year, model.calendar)
     paths = Paths(
         law=law,
         price_map=model.price_map,
-        is_price=np.array([f.kind is FactorKind.SPOT for f in model.factors]),
-        growth=None if drift is Drift.NONE else lambda time: np.array([_growth(market, u, time) for u in prices]),
+        is_price=is_price,
+        is_linear=is_linear,
+        growth=None if drift is Drift.NONE else lambda time: growth(model, market, time),
         as_of=market.as_of,
         end=end,
         steps=steps,
@@ -132,7 +134,23 @@ def _leaning(sampling: Sampling, parameters: SamplingParameters, weight: np.ndar
     return {"importance": {**asdict(parameters), "inflation": list(parameters.inflation), **bounds}}
 
 
-def _growth(market: MarketSnapshot, underlying: str, time: float) -> float:
-    """Forward over spot of an underlying for `time`; 1 where the market has no forward curve."""
-    curve = market.forwards.get(underlying)
-    return 1.0 if curve is None else float(curve.at(time)) / curve.spot
+def price_factors(
+    model: ModelSpecification, market: MarketSnapshot
+) -> tuple[Bool[np.ndarray, " factor"], Bool[np.ndarray, " factor"]]:
+    """Which factors are prices that the price map makes from x, and which are prices that move by x itself."""
+    spot = np.array([f.kind is FactorKind.SPOT for f in model.factors])
+    linear = np.array([market.scale(f.underlying).is_linear for f in model.factors])
+    return spot & ~linear, spot & linear
+
+
+def growth(model: ModelSpecification, market: MarketSnapshot, time: float) -> Float[np.ndarray, " factor"]:
+    """Forward over spot of each price for `time`, of a shifted one with its shift, of a Bachelier price the x from one
+    to the other; where the market has no forward curve, and of vols, nothing happens."""
+    out = np.ones(len(model.factors))
+    for i, f in enumerate(model.factors):
+        curve, scale = market.forwards.get(f.underlying), market.scale(f.underlying)
+        if scale.is_linear:
+            out[i] = 0.0 if curve is None else float(curve.carry(time))
+        elif curve is not None:
+            out[i] = float((curve.at(time) + scale.shift) / (curve.spot + scale.shift))
+    return out

@@ -94,14 +94,15 @@ class ParameterSlopes:
             p = self.paths
             draw = p.reference_draw
             by_law, by_shift = _mean_slopes(
-                self._arrays, self._rest, p.draw.steps, p.price_map, jnp.asarray(p.is_price),
+                self._arrays, self._rest, p.draw.steps, p.price_map, jnp.asarray(p.is_price), jnp.asarray(p.is_linear),
                 draw.normals(p.law, 0).normal, p.inside(draw, 0, time), jnp.asarray(p.shift(time)),
             )  # fmt: skip
             n = len(p.is_price)
             reached = np.concatenate([np.asarray(x).reshape(n, -1) for x in jax.tree.leaves(by_law)], axis=1)
             slope = np.zeros_like(reached)
             if p.growth is not None:
-                slope[p.is_price] = -reached[p.is_price] / np.asarray(by_shift)[p.is_price, None]
+                drifting = p.is_price | p.is_linear
+                slope[drifting] = -reached[drifting] / np.asarray(by_shift)[drifting, None]
             for leaf in self.leaves:
                 if leaf.name == "loading" and leaf.value.ndim == 2 and not p.law.correlation_moves_marginals():
                     slope[:, leaf.start : leaf.start + leaf.value.size] = 0.0
@@ -172,19 +173,21 @@ def _mean_slopes(
     steps: Float[Array, ""],
     price_map: PriceMap,
     is_price: Bool[Array, " factor"],
+    is_linear: Bool[Array, " factor"],
     normals: Float[Array, "scenario step dimension"],
     inside: Inside | None,
     shift: Float[Array, " factor"],
 ) -> tuple[PyTree, Float[Array, " factor"]]:
-    """∂E[e^shock]/∂θ of each factor, `factor` leading, and by its shift, over one tile of the reference sample: the
-    drift's derivative is a small part of any gradient."""
+    """∂E[e^shock]/∂θ of each factor, of linear prices ∂E[shock]/∂θ, `factor` leading, and by its shift, over one tile
+    of the reference sample: the drift's derivative is a small part of any gradient."""
 
     def x(arrays: PyTree) -> Float[Array, "scenario factor"]:
         law = eqx.combine(arrays, rest)
         return over_paths(lambda *path: one_x(law, steps, *path), normals, inside)
 
     def growth(x: Array) -> Array:
-        return jnp.exp(mapped(price_map, is_price, x, shift))
+        shock = mapped(price_map, is_price, x, shift)
+        return jnp.where(is_linear, shock, jnp.exp(shock))
 
     moved, back = jax.vjp(x, arrays)
     by_x = jax.vmap(lambda one: jax.jvp(growth, (one,), (jnp.ones_like(one),))[1])(moved) / len(normals)

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float
 
 from pmvar.errors import InputError, Problem
+from pmvar.market.price_scale import LOGNORMAL, PriceScale
 from pmvar.market.snapshot import MarketSnapshot
 from pmvar.models.factor_points import kind_and_point
 from pmvar.models.specification import ModelSpecification
@@ -22,14 +23,18 @@ def stress_scenarios(
     """One scenario per name, in order; each shock is S₁/S₀ − 1 of a price, σ₁/σ₀ − 1 of all vols of an underlying, or
     the absolute move of a basis, a rate or a spread.
 
-    Raises InputError for a factor that the model does not have and for a move of −100% or below.
+    A shifted price moves by that share of price + shift, a Bachelier price by that share of its shift: −50% is −.5·A.
+    Raises InputError for a factor that the model does not have and for a move of −100% or below, which only a
+    Bachelier price can make.
     """
     column = {name: i for i, name in enumerate(model.factor_names)}
     shock = np.zeros((len(stress), len(column)))
     problems = []
     for row, (scenario, moves) in enumerate(stress.items()):
         for factor, move in moves.items():
-            if factor not in column or not -1 < move < np.inf:
+            scale = price_scale(factor, market)
+            least = -np.inf if scale.is_linear else -1.0
+            if factor not in column or not least < move < np.inf:
                 rule = (
                     "a stress moves a factor of the model" if factor not in column else "a move must exceed −1 (−100%)"
                 )
@@ -46,10 +51,16 @@ def stress_scenarios(
                 )
             else:
                 relative = kind_and_point(factor)[0] in (FactorKind.SPOT, FactorKind.VOL)
-                shock[row, column[factor]] = np.log1p(move) if relative else move
+                shock[row, column[factor]] = float(scale.of_share(move)) if relative else move
     if problems:
         raise InputError(problems)
     return instantaneous(model.factor_names, market.as_of, shock, tuple(stress))
+
+
+def price_scale(factor: str, market: MarketSnapshot) -> PriceScale:
+    """The scale that a factor moves on: of its price, and the lognormal of volatilities."""
+    underlying, _, kind = factor.rpartition(":")
+    return market.scale(underlying) if kind == FactorKind.SPOT else LOGNORMAL
 
 
 def instantaneous(

@@ -10,7 +10,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from pmvar.kernels.delta_one import carried_pnl, margined_pnl
+from pmvar.kernels.bachelier import normalised_bachelier
+from pmvar.kernels.black import normalised_black
+from pmvar.kernels.delta_one import carried_pnl, displaced_pnl, margined_pnl
 from pmvar.kernels.european import Bump, EuropeanState, EuropeanTerms, european_value, smile_vol
 from pmvar.kernels.exercise_table import ExerciseTable, tabulated_put_value
 from pmvar.kernels.smile import hats
@@ -70,6 +72,27 @@ class MarginedBlock(Block):
         return margined_pnl(scale, power, move, money, funding, bump)
 
 
+class DisplacedBlock(Block):
+    """Spots, futures and perpetuals whose price may fall below zero: shifted, or Bachelier's."""
+
+    unit: Float[Array, " instrument"]
+    """Base currency that x = 1 moves a contract by, at first."""
+    level: Float[Array, " instrument"]
+    """Value of a contract in base currency."""
+    carried: Float[Array, " instrument"]
+    """1 at value (spot), 0 by variation margin."""
+    linear: Float[Array, " instrument"]
+    """1 where the price moves by differences (Bachelier)."""
+    slice_row: Int[Array, " instrument"]
+    base_row: Int[Array, " instrument"]
+
+    def pnl(self, world: World, bump: Bump) -> Float[Array, "instrument scenario"]:
+        """See the base."""
+        dtype = world.log_base.dtype
+        own = (x.astype(dtype) for x in (self.unit, self.level, self.carried, self.linear))
+        return displaced_pnl(*own, world.log_forward[self.slice_row], world.log_base[self.base_row], bump)
+
+
 class Smile(eqx.Module):
     """Vols of a block of options in a world; those on one underlying stand together where they have a smile."""
 
@@ -90,7 +113,7 @@ class Smile(eqx.Module):
 
 
 class EuropeanBlock(Block):
-    """European options."""
+    """European options; `bachelier` of all or none."""
 
     terms: EuropeanTerms
     smile: Smile
@@ -104,10 +127,12 @@ class EuropeanBlock(Block):
     log_discount_then: Float[Array, " option"]
     """ln of the discount factor at the horizon over today's."""
     base_row: Int[Array, " option"]
+    bachelier: bool = eqx.field(static=True, default=False)
 
     def pnl(self, world: World, bump: Bump) -> Float[Array, "instrument scenario"]:
         """See the base."""
         dtype = world.log_base.dtype
+        normalised = normalised_bachelier if self.bachelier else normalised_black
         then = EuropeanState(
             world.log_forward[self.smile.slice_row],
             self.smile.vol(world, bump),
@@ -120,8 +145,8 @@ class EuropeanBlock(Block):
         still = jnp.zeros((len(self.time_today), 1))
         vol_today = (self.vol_today + self.vol_slope * wide.log_spot + wide.vol)[:, None]
         today = EuropeanState(still, vol_today, still, still[:, 0], self.time_today)
-        before = european_value(self.terms, today, wide).astype(dtype)
-        after = european_value(_cast(self.terms, dtype), then, bump)
+        before = european_value(self.terms, today, wide, normalised).astype(dtype)
+        after = european_value(_cast(self.terms, dtype), then, bump, normalised)
         return after - before
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import groupby
 from typing import NamedTuple
 
@@ -20,8 +20,27 @@ from pmvar.kernels.exercise_table import ExerciseTable, tabulated
 from pmvar.kernels.smile import NODES
 from pmvar.market.snapshot import MarketSnapshot
 from pmvar.scenarios.scenario_set import ScenarioSet
-from pmvar.types import DAY, SECONDS_PER_YEAR, Exercise, FactorKind, Kind, Precision, PutCall, Settlement, factor_name
-from pmvar.valuation.blocks import AmericanBlock, Block, CarriedBlock, EuropeanBlock, MarginedBlock, Smile
+from pmvar.types import (
+    DAY,
+    SECONDS_PER_YEAR,
+    Exercise,
+    FactorKind,
+    Kind,
+    Precision,
+    PriceModel,
+    PutCall,
+    Settlement,
+    factor_name,
+)
+from pmvar.valuation.blocks import (
+    AmericanBlock,
+    Block,
+    CarriedBlock,
+    DisplacedBlock,
+    EuropeanBlock,
+    MarginedBlock,
+    Smile,
+)
 from pmvar.valuation.bonds import bond_block, unmoved, unpayable
 from pmvar.valuation.cash_flows import cash_flows, curve_factors
 from pmvar.valuation.today import Product, american_rates, local, terms_today
@@ -83,6 +102,14 @@ class Context:
         return out
 
     @cached_property
+    def unit(self) -> Float[np.ndarray, " instrument"]:
+        """What x = 1 would move `forward` by, at first; `forward` itself of a lognormal price."""
+        out = self.forward.copy()
+        for underlying, members in grouped(self.instruments.underlying, self.priced).items():
+            out[members] = self.market.scale(underlying).unit(self.forward[members])
+        return out
+
+    @cached_property
     def settlement_price(self) -> Float[np.ndarray, " instrument"]:
         """Today's price in base currency of what each instrument settles in."""
         out = np.full(len(self.instruments), np.nan)
@@ -136,17 +163,15 @@ def make_plan(instruments: Instruments, market: MarketSnapshot, scenarios: Scena
     layout = Layout(market, scenarios, tuple(sorted(slices)), jnp.dtype(str(precision)), tuple(sorted(curve)))
     context = Context(instruments, layout, np.array(priced, dtype=np.int64))
     blocks: list[Placed] = []
-    pricer = {i: PRICERS[instruments.kind[i], instruments.exercise[i]] for i in priced}
-    for builder in dict.fromkeys(PRICERS.values()):
+    pricer = {i: _pricer(instruments, i, market) for i in priced}
+    for builder in dict.fromkeys([*PRICERS.values(), *DISPLACED.values()]):
         blocks.extend(builder(context, [i for i in priced if pricer[i] is builder]))
     return Plan(tuple(blocks), layout, unpriced)
 
 
 def _missing(instruments: Instruments, i: int, market: MarketSnapshot, scenarios: ScenarioSet) -> str:
     """Why instrument `i` cannot be valued; empty if it can."""
-    if reason := missing_today(instruments, i, market) or _unexercisable(
-        instruments, i, market, scenarios.horizon_end
-    ):
+    if reason := missing_today(instruments, i, market) or _unexercisable(instruments, i, market, scenarios.horizon_end):
         return reason
     absent = [f for f in _factors(instruments, i, market) if f not in scenarios.factors]
     if instruments.kind[i] == Kind.BOND:
@@ -179,9 +204,26 @@ def missing_today(instruments: Instruments, i: int, market: MarketSnapshot) -> s
             return f"{instruments.instrument_id[i]} has expired"
         if underlying not in market.forwards:
             return f"no forward curve for {underlying}"
+    funded = kind == Kind.PERPETUAL and market.funding.get(str(instruments.instrument_id[i]))
+    if funded and market.scale(underlying).model is not PriceModel.LOGNORMAL:
+        return f"{instruments.instrument_id[i]} pays funding on a price that is not lognormal, which is not priced"
     if reason := next((f"{f}: {market.quarantined[f]}" for f in needed if f in market.quarantined), ""):
         return reason
+    if reason := _undisplaceable(instruments, i, market):
+        return reason
     return _unexercisable(instruments, i, market, market.as_of)
+
+
+def _undisplaceable(instruments: Instruments, i: int, market: MarketSnapshot) -> str:
+    """Why instrument `i` cannot be valued on its underlying's scale, or settle as it does; empty if it can."""
+    name, model = instruments.instrument_id[i], market.scale(instruments.underlying[i]).model
+    if model is not PriceModel.LOGNORMAL and (
+        instruments.settlement[i] != Settlement.LINEAR or instruments.exercise[i] == Exercise.AMERICAN
+    ):
+        return f"{name} is inverse or American, which is not priced under price_model {model}"
+    settled = [market.asset[c] for c in market.chain(instruments.settlement_currency[i])]
+    odd = [a for a in settled if market.scale(a).model is not PriceModel.LOGNORMAL]
+    return f"{name} settles by way of {odd[0]}, whose price may be zero or less" if odd else ""
 
 
 def _unexercisable(instruments: Instruments, i: int, market: MarketSnapshot, start: float) -> str:
@@ -275,6 +317,7 @@ def _optioned(context: Context, columns: Sequence[int], build: Callable[..., Blo
 class Options(NamedTuple):
     """What options need besides their terms, by instrument of the table. The smile is sticky in k = ln(K/F)."""
 
+    moneyness: Float[np.ndarray, " instrument"]
     vol_today: Float[np.ndarray, " instrument"]
     vol_slope: Float[np.ndarray, " instrument"]
     """Of `vol_today` by the log forward."""
@@ -287,10 +330,10 @@ class Options(NamedTuple):
 
 
 def _options(context: Context, columns: Int[np.ndarray, " option"]) -> Options:
-    """Of the options at `columns`."""
+    """Of the options at `columns`; log prices and moneyness are x where the scale is another than the lognormal."""
     table, market, layout, width = context.instruments, context.market, context.layout, 1e-4
     n, end = len(table), layout.scenarios.horizon_end
-    found = Options(np.zeros(n), np.zeros(n), np.zeros((n, len(NODES))), np.ones(n), np.zeros(n))
+    found = Options(np.zeros(n), np.zeros(n), np.zeros(n), np.zeros((n, len(NODES))), np.ones(n), np.zeros(n))
     # The forward falls by the carry when the spot stands still.
     points = np.concatenate([[0.0, -width, width], NODES])
     for underlying, members in grouped(table.underlying, columns).items():
@@ -298,8 +341,9 @@ def _options(context: Context, columns: Int[np.ndarray, " option"]) -> Options:
             own = members[table.expiry[members] == expiry]
             at = points.copy()
             at[3:] -= layout.carry[layout.slice_row[Slice(underlying, expiry)]]
-            k = np.log(table.strike[own] / context.forward[own])
+            k = market.forwards[underlying].moneyness(table.strike[own], expiry)
             vol = market.vols[underlying].vol(k[:, None] - at, expiry)
+            found.moneyness[own] = k
             found.vol_today[own], found.vol_at_node[own] = vol[:, 0], vol[:, 3:]
             found.vol_slope[own] = (vol[:, 2] - vol[:, 1]) / (2 * width)
     linear = columns[table.settlement[columns] == Settlement.LINEAR]
@@ -324,19 +368,21 @@ def _smile(
     )
 
 
-def _european_block(context: Context, options: Options, filled: np.ndarray, *, groups: int) -> EuropeanBlock:
+def _european_block(
+    context: Context, options: Options, filled: np.ndarray, *, groups: int, bachelier: bool = False
+) -> EuropeanBlock:
     """A block of `BLOCK` options; `groups` of one underlying each, or 0 for flat smiles."""
     table, market, layout = context.instruments, context.market, context.layout
     end, linear = layout.scenarios.horizon_end, table.settlement[filled] == Settlement.LINEAR
-    forward, expiry = context.forward[filled], table.expiry[filled]
-    money = np.where(linear, forward * options.discount[filled], 1.0)
+    unit, expiry = context.unit[filled], table.expiry[filled]
+    money = np.where(linear, unit * options.discount[filled], 1.0)
     slices, bases = context.rows(filled)
     return EuropeanBlock(
         terms=EuropeanTerms(
             scale=jnp.asarray(table.contract_size[filled] * context.settlement_price[filled] * money),
-            log_moneyness=jnp.asarray(np.log(table.strike[filled] / forward)),
+            log_moneyness=jnp.asarray(options.moneyness[filled]),
             sign=jnp.asarray(np.where(table.put_call[filled] == PutCall.CALL, 1.0, -1.0)),
-            linear=jnp.asarray(linear.astype(float)),
+            linear=jnp.asarray((linear & (not bachelier)).astype(float)),
         ),
         smile=_smile(context, options, filled, slices, groups=groups),
         vol_today=jnp.asarray(options.vol_today[filled]),
@@ -345,7 +391,21 @@ def _european_block(context: Context, options: Options, filled: np.ndarray, *, g
         time_then=jnp.asarray(np.maximum(expiry - end, 0.0) / SECONDS_PER_YEAR),
         log_discount_then=jnp.asarray(options.log_discount_then[filled]),
         base_row=bases,
+        bachelier=bachelier,
     )
+
+
+def _bachelier(context: Context, columns: Sequence[int]) -> Iterator[Placed]:
+    return _optioned(context, columns, partial(_european_block, bachelier=True))
+
+
+def _displaced(context: Context, columns: Sequence[int]) -> Iterator[Placed]:
+    table = context.instruments
+    for index, filled in _padded(columns):
+        size = table.contract_size[filled] * context.settlement_price[filled]
+        linear = [context.market.scale(u).is_linear for u in table.underlying[filled]]
+        terms = (size * context.unit[filled], size * context.forward[filled], table.kind[filled] == Kind.SPOT, linear)
+        yield Placed(index, DisplacedBlock(*(jnp.asarray(x, float) for x in terms), *context.rows(filled)))
 
 
 def _american(context: Context, columns: Sequence[int]) -> Iterator[Placed]:
@@ -409,3 +469,19 @@ PRICERS: dict[tuple[str, str], Callable[[Context, Sequence[int]], Iterator[Place
     (Kind.BOND, ""): _bonds,
 }
 """The pricer table: a new product is one kernel, one builder and one row."""
+
+DISPLACED: dict[tuple[str, PriceModel], Callable[[Context, Sequence[int]], Iterator[Placed]]] = {
+    **{(kind, model): _displaced for kind in (Kind.SPOT, Kind.FUTURE, Kind.PERPETUAL) for model in PriceModel},
+    (Kind.OPTION, PriceModel.SHIFTED): _european,
+    (Kind.OPTION, PriceModel.BACHELIER): _bachelier,
+}
+"""Where the underlying's price is not lognormal."""
+
+
+def _pricer(
+    instruments: Instruments, i: int, market: MarketSnapshot
+) -> Callable[[Context, Sequence[int]], Iterator[Placed]]:
+    model = market.scale(instruments.underlying[i]).model
+    if model is PriceModel.LOGNORMAL:
+        return PRICERS[instruments.kind[i], instruments.exercise[i]]
+    return DISPLACED[instruments.kind[i], model]

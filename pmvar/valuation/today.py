@@ -13,6 +13,7 @@ from jaxtyping import Array, ArrayLike, Float
 
 from pmvar.instruments import Instruments
 from pmvar.kernels.american import american
+from pmvar.kernels.bachelier import normalised_bachelier
 from pmvar.kernels.black import normalised_black
 from pmvar.market.snapshot import MarketSnapshot
 from pmvar.types import (
@@ -59,6 +60,10 @@ class Terms(NamedTuple):
     time: Float[Array, " instrument"]
     flows: Float[Array, "instrument flow 3"]
     """Of bonds: amount, years from today and rate of each payment; of other tables, none."""
+    shift: Float[Array, " instrument"]
+    """Of the underlying's `PriceScale`: 0 of a lognormal one."""
+    bachelier: Float[Array, " instrument"]
+    """1 where that scale is Bachelier's, else 0."""
 
 
 Columns = Sequence[Float[np.ndarray, "*#shape"]]
@@ -70,10 +75,12 @@ class Product(NamedTuple):
     kind: Kind
     linear: bool
     american: bool
+    bachelier: bool = False
 
 
 class Moves(NamedTuple):
-    """Displacements of today: of ln S, ln X, σ, the zero rate, and the clock in years; what broadcasts with terms."""
+    """Displacements of today: of ln S (on another scale x), ln X, σ, the zero rate, and the clock in years; what
+    broadcasts with terms."""
 
     log_spot: ArrayLike
     log_settlement: ArrayLike
@@ -91,12 +98,21 @@ def _positive(x: Array) -> Array:
     return jnp.where(x < 0, 0.0, x)
 
 
-def _option(terms: Terms, linear: bool, m: Moves) -> Float[Array, "..."]:
+def _option(terms: Terms, product: Product, m: Moves) -> Float[Array, "..."]:
     time = _positive(terms.time - m.clock)
-    k = jnp.log(terms.strike / terms.forward) - m.log_spot
-    price = normalised_black(k, _positive(terms.vol + m.vol) * jnp.sqrt(time), terms.sign)
-    paid = terms.forward * jnp.exp(m.log_spot - (terms.rate + m.rate) * time) if linear else 1.0
+    normalised = normalised_bachelier if product.bachelier else normalised_black
+    k = moneyness(terms, product.bachelier) - m.log_spot
+    price = normalised(k, _positive(terms.vol + m.vol) * jnp.sqrt(time), terms.sign)
+    unit, move = (terms.shift, 0.0) if product.bachelier else (terms.forward + terms.shift, m.log_spot)
+    paid = unit * jnp.exp(move - (terms.rate + m.rate) * time) if product.linear else 1.0
     return terms.units * terms.settlement * jnp.exp(m.log_settlement) * paid * price
+
+
+def moneyness(terms: Terms, bachelier: bool) -> Float[Array, "..."]:
+    """x from forward to strike: ln(K/F), of all or none of `terms` Bachelier's (K − F)/A."""
+    if bachelier:
+        return (terms.strike - terms.forward) / terms.shift
+    return jnp.log((terms.strike + terms.shift) / (terms.forward + terms.shift))
 
 
 def _american(terms: Terms, m: Moves) -> Float[Array, "..."]:
@@ -109,13 +125,20 @@ def _american(terms: Terms, m: Moves) -> Float[Array, "..."]:
     return terms.units * terms.settlement * jnp.exp(m.log_settlement) * price
 
 
-def _carried(terms: Terms, m: Moves) -> Float[Array, "..."]:
-    return terms.units * terms.spot * terms.settlement * jnp.exp(m.log_spot + m.log_settlement)
+def _carried(terms: Terms, product: Product, m: Moves) -> Float[Array, "..."]:
+    if product.bachelier:
+        price = terms.spot + terms.shift * m.log_spot
+    else:
+        price = (terms.spot + terms.shift) * jnp.exp(m.log_spot) - terms.shift
+    return terms.units * price * terms.settlement * jnp.exp(m.log_settlement)
 
 
-def _margined(terms: Terms, linear: bool, m: Moves) -> Float[Array, "..."]:
-    power = 1.0 if linear else -1.0
-    profit = power * (jnp.exp(power * m.log_spot) - 1) * terms.forward**power
+def _margined(terms: Terms, product: Product, m: Moves) -> Float[Array, "..."]:
+    power = 1.0 if product.linear else -1.0
+    if product.bachelier:
+        profit = terms.shift * m.log_spot
+    else:
+        profit = power * (jnp.exp(power * m.log_spot) - 1) * (terms.forward + terms.shift) ** power
     return terms.units * terms.settlement * jnp.exp(m.log_settlement) * profit
 
 
@@ -128,12 +151,11 @@ def _bond(terms: Terms, m: Moves) -> Float[Array, "..."]:
 
 
 def _value(product: Product, terms: Terms, m: Moves) -> Float[Array, "..."]:
-    kind, linear, is_american = product
-    if kind is Kind.OPTION:
-        return _american(terms, m) if is_american else _option(terms, linear, m)
-    if kind is Kind.BOND:
+    if product.kind is Kind.OPTION:
+        return _american(terms, m) if product.american else _option(terms, product, m)
+    if product.kind is Kind.BOND:
         return _bond(terms, m)
-    return _margined(terms, linear, m) if kind in (Kind.FUTURE, Kind.PERPETUAL) else _carried(terms, m)
+    return (_margined if product.kind in (Kind.FUTURE, Kind.PERPETUAL) else _carried)(terms, product, m)
 
 
 @partial(jax.jit, static_argnames="product")
@@ -179,7 +201,7 @@ def american_rates(instruments: Instruments, i: int, market: MarketSnapshot, sta
 def terms_today(instruments: Instruments, market: MarketSnapshot) -> Terms:
     """What values each instrument; all must be valuable (see `Plan.unpriced`)."""
     n = len(instruments)
-    out = {name: np.ones(n) for name in Terms._fields}
+    out = {name: np.ones(n) for name in Terms._fields} | {"shift": np.zeros(n), "bachelier": np.zeros(n)}
     out["units"] = instruments.contract_size
     for i in range(n):
         kind, underlying, expiry = instruments.kind[i], instruments.underlying[i], float(instruments.expiry[i])
@@ -188,8 +210,11 @@ def terms_today(instruments: Instruments, market: MarketSnapshot) -> Terms:
         out["settlement"][i] = market.base_price(instruments.settlement_currency[i])
         dated = kind in (Kind.OPTION, Kind.FUTURE)
         out["forward"][i] = float(market.forwards[underlying].at(expiry)) if dated else out["spot"][i]
+        if not base:
+            scale = market.scale(underlying)
+            out["shift"][i], out["bachelier"][i] = scale.shift, scale.is_linear
         if kind == Kind.OPTION:
-            k = np.log(instruments.strike[i] / out["forward"][i])
+            k = market.forwards[underlying].moneyness(instruments.strike[i], expiry)
             out["strike"][i] = instruments.strike[i]
             out["sign"][i] = 1.0 if instruments.put_call[i] == PutCall.CALL else -1.0
             out["vol"][i] = float(market.vols[underlying].vol(np.array([k]), expiry)[0])
@@ -224,9 +249,10 @@ def values_and_greeks(
         for row, factor, amount in zip(rows, factors, np.asarray(amounts), strict=True):
             table.setdefault((factor, greek), np.zeros(n))[row] += amount
 
-    for rows, product in _products(instruments):
+    every = terms_today(instruments, market)
+    for rows, product in _products(instruments, every):
         some = instruments.take(rows)
-        terms = _padded(terms_today(some, market), product)
+        terms = _padded(Terms(*(x[rows] for x in every)), product)
         amounts, by = local(terms, product=product)
         value[rows] = np.asarray(amounts)[: len(rows)]
         vega, theta, rho = (np.asarray(x)[: len(rows)] for x in (by.vol, by.clock, by.rate))
@@ -237,11 +263,12 @@ def values_and_greeks(
             own, linked = np.zeros(len(terms.units)), np.zeros(len(terms.units))
             own[has], linked[has] = ([exposures[i][slot][w] for i in has] for w in (1, 2))
             slope, bend = (np.asarray(x)[has] for x in _along(terms, own, linked, product=product))
-            spot = np.array([market.spot[market.column(a)] for a in asset])
+            unit = np.array([market.unit(a) for a in asset])
+            curved = np.array([not market.scale(a).is_linear for a in asset])
             factors = [factor_name(a, FactorKind.SPOT) for a in asset]
-            put(rows[has], factors, Greek.DELTA, slope / spot)
+            put(rows[has], factors, Greek.DELTA, slope / unit)
             if product.kind is Kind.OPTION:
-                put(rows[has], factors, Greek.GAMMA, (bend - slope) / spot**2)
+                put(rows[has], factors, Greek.GAMMA, (bend - curved * slope) / unit**2)
         if product.kind is Kind.OPTION:
             put(rows, [factor_name(u, FactorKind.VOL) for u in some.underlying], Greek.VEGA, vega)
             put(rows, ["time"] * len(rows), Greek.THETA, theta * (DAY / SECONDS_PER_YEAR))
@@ -285,7 +312,7 @@ def _under(
         [np.broadcast_to(np.asarray(m, dtype=np.float64), shape) for m in each] for each in (moves, directions)
     )
     out = np.empty(shape)
-    for rows, product in _products(instruments):
+    for rows, product in _products(instruments, terms):
         # Indexed by NumPy: a gather on the device costs a hundred times as much.
         # What other products have for payments is not looked at: one number, so that all columns are alike.
         own = terms if product.kind is Kind.BOND else terms._replace(flows=terms.units)
@@ -310,9 +337,7 @@ def _moved_on_device(terms: Terms, moves: Moves, along: Moves | None, *, product
     return jax.jvp(lambda m: _value(product, terms, m), (moves,), (along,))[1]
 
 
-def _one_by_one(
-    some: Columns, at: Columns, by: Columns, product: Product
-) -> Float[np.ndarray, "instrument scenario"]:
+def _one_by_one(some: Columns, at: Columns, by: Columns, product: Product) -> Float[np.ndarray, "instrument scenario"]:
     """`_moved` where every price takes much memory, `AMERICANS` of them at a time."""
     shape, n = at[0].shape, at[0].size
     # Whole chunks, the first price again as padding: one shape is compiled.
@@ -333,10 +358,11 @@ def _padded(terms: Terms, product: Product) -> Terms:
     return Terms(*(jnp.concatenate([x, jnp.broadcast_to(x[:1], (AMERICANS - n, *x.shape[1:]))]) for x in terms))
 
 
-def _products(instruments: Instruments) -> Iterator[tuple[np.ndarray, Product]]:
+def _products(instruments: Instruments, terms: Terms) -> Iterator[tuple[np.ndarray, Product]]:
     """Rows that one formula values together, at most `AMERICANS` of American options, and their product."""
     columns = (instruments.kind, instruments.settlement, instruments.exercise)
-    products = np.array([f"{k} {s} {e}" for k, s, e in zip(*columns, strict=True)])
+    bachelier = np.asarray(terms.bachelier) > 0
+    products = np.array([f"{k} {s} {e} {b}" for k, s, e, b in zip(*columns, bachelier, strict=True)])
     for name in np.unique(products):
         rows = np.flatnonzero(products == name)
         first = rows[0]
@@ -344,6 +370,7 @@ def _products(instruments: Instruments) -> Iterator[tuple[np.ndarray, Product]]:
             Kind(instruments.kind[first]),
             instruments.settlement[first] == Settlement.LINEAR,
             instruments.exercise[first] == Exercise.AMERICAN,
+            bool(bachelier[first]),
         )
         most = AMERICANS if product.american else len(rows)
         for start in range(0, len(rows), most):

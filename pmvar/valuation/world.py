@@ -36,7 +36,7 @@ class World(NamedTuple):
     """One tile of scenarios, in the precision of the tile."""
 
     log_forward: Float[Array, "slice scenario"]
-    """ln(F₁/F₀) of each slice: an underlying for one expiry, or its spot."""
+    """ln(F₁/F₀) of each slice: an underlying for one expiry, or its spot; x where `PriceScale` is another."""
     vol_multiplier: Float[Array, "slice scenario"]
     """σ₁/σ₀ of each slice."""
     log_base: Float[Array, "currency scenario"]
@@ -85,7 +85,7 @@ class Layout:
             dated = [i for i in members if np.isfinite(expiry[i])]
             if dated:
                 curve = self.market.forwards[underlying]
-                out[dated] = np.log(curve.at(np.minimum(expiry[dated], self.scenarios.horizon_end)) / curve.spot)
+                out[dated] = curve.carry(np.minimum(expiry[dated], self.scenarios.horizon_end))
         return out
 
     @cached_property
@@ -164,6 +164,7 @@ class Layout:
             curve_factor=np.array([self.factor_column[f] for f in self.curve], dtype=np.int32),
             basis_factor=np.array([self.factor_column[f] for f in names], dtype=np.int32),
             basis_weight=np.pad(weight.reshape(-1, len(names)), (fill, (0, 0))) if names else np.zeros((0, 0)),
+            least=np.array([-np.inf if market.scale(a).is_linear else LEAST_LOG_PRICE for a in (*market.asset, "")]),
         )
 
     def _factors(self, kind: FactorKind) -> np.ndarray:
@@ -204,6 +205,7 @@ class _Arrays(NamedTuple):
     curve_factor: Int[np.ndarray, " curve_factor"]
     basis_factor: Int[np.ndarray, " basis"]
     basis_weight: Float[np.ndarray, "slice basis"]
+    least: Float[np.ndarray, " asset_or_base"]
 
 
 @partial(jax.jit, static_argnames=("moving", "vol_cap", "dtype"))
@@ -217,7 +219,7 @@ def _world(
 ) -> World:
     # One more row of zeros: where a factor is none, and the base currency, nothing moves.
     moves = [jnp.pad(s, ((0, 0), (0, 1))).T for s in shock]
-    prices = jnp.maximum(jnp.concatenate([m[arrays.price_factor] for m in moves]), LEAST_LOG_PRICE)
+    prices = jnp.concatenate([jnp.maximum(m[arrays.price_factor], arrays.least[:, None]) for m in moves])
     if FactorKind.SPOT not in moving:
         prices = jnp.zeros_like(prices)
     n = arrays.chain.shape[0]

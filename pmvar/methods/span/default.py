@@ -113,15 +113,17 @@ class Ranges(NamedTuple):
     """At the factor's tenor, before the cap."""
 
 
-def scan_ranges(scenarios: ScenarioSet, underlying: str, quantile: float) -> Ranges:
-    """Quantiles of the sizes of an underlying's moves over the horizon; 0 for a vol that no factor moves."""
+def scan_ranges(scenarios: ScenarioSet, underlying: str, quantile: float, *, linear: bool = False) -> Ranges:
+    """Quantiles of the sizes of an underlying's moves over the horizon; 0 for a vol that no factor moves. Shares of its
+    price, of a `linear` one (Bachelier) of its shift."""
     total = np.asarray(scenarios.shock.sum(axis=1))
 
     def size(kind: FactorKind) -> np.ndarray:
         name = factor_name(underlying, kind)
         return total[:, scenarios.factors.index(name)] if name in scenarios.factors else np.zeros(len(total))
 
-    price, vol = np.abs(np.expm1(size(FactorKind.SPOT))), np.abs(size(FactorKind.VOL))
+    x = size(FactorKind.SPOT)
+    price, vol = np.abs(x if linear else np.expm1(x)), np.abs(size(FactorKind.VOL))
     return Ranges(*(weighted_quantile(x, scenarios.weight, quantile) for x in (price, vol)))
 
 
@@ -134,7 +136,12 @@ def weighted_quantile(x: np.ndarray, weight: np.ndarray, q: float) -> float:
 
 def _ranges(market: MarketSnapshot, scenarios: ScenarioSet, rules: SpanDefault) -> str:
     known = [u for u in sorted(market.forwards) if factor_name(u, FactorKind.SPOT) in scenarios.factors]
-    return ", ".join(f"{u} {scan_ranges(scenarios, u, rules.scan_quantile).price:.1%}" for u in known)
+    ranges = (_ranges_of(u, market, scenarios, rules) for u in known)
+    return ", ".join(f"{u} {r.price:.1%}" for u, r in zip(known, ranges, strict=True))
+
+
+def _ranges_of(underlying: str, market: MarketSnapshot, scenarios: ScenarioSet, rules: SpanDefault) -> Ranges:
+    return scan_ranges(scenarios, underlying, rules.scan_quantile, linear=market.scale(underlying).is_linear)
 
 
 def default_arrays(
@@ -147,16 +154,17 @@ def default_arrays(
     """Risk arrays and parameters of instruments that have a price and a factor, balances apart; base currency."""
     rules, terms = rules or span_default(), terms_today(instruments, market)
     names = sorted(set(map(str, instruments.underlying)))
-    ranges = [scan_ranges(scenarios, u, rules.scan_quantile) for u in names]
+    ranges = [_ranges_of(u, market, scenarios, rules) for u in names]
     commodity = np.array([names.index(str(u)) for u in instruments.underlying], dtype=np.int64)
     price = np.array([r.price for r in ranges])[commodity]
     is_option = instruments.kind == Kind.OPTION
     vol = np.where(is_option, _vol_range(instruments, names, ranges, commodity, market, scenarios), 0.0)
     clock = np.where(is_option, AGEING, 0.0)[:, None]
     linked = _linked(instruments, market)
+    linear = np.asarray(terms.bachelier)[:, None] > 0
 
     def values(price_move: np.ndarray, vol_move: np.ndarray) -> Float[np.ndarray, "contract point"]:
-        log = np.log(np.maximum(1 + price_move, LEAST_PRICE))
+        log = np.where(linear, price_move, np.log(np.maximum(1 + price_move, LEAST_PRICE)))
         shift = np.asarray(terms.vol)[:, None] * np.maximum(vol_move, -1.0)
         return values_under(instruments, terms, Moves(log, linked[:, None] * log, shift, 0.0, clock))
 
@@ -164,8 +172,9 @@ def default_arrays(
     grid: SpanGrid = STANDARD
     moved = values(grid.price * price[:, None], grid.vol * vol[:, None])
     at = grid.delta_price * price[:, None]
-    up, down = (values((1 + at) * np.exp(h) - 1, np.zeros_like(at)) for h in (STEP, -STEP))
-    delta = ((up - down) / (2 * STEP) / np.maximum(1 + at, LEAST_PRICE)) @ grid.delta_weight
+    nearby = (np.where(linear, at + h, (1 + at) * np.exp(h) - 1) for h in (STEP, -STEP))
+    up, down = (values(x, np.zeros_like(at)) for x in nearby)
+    delta = ((up - down) / (2 * STEP) / np.where(linear, 1.0, np.maximum(1 + at, LEAST_PRICE))) @ grid.delta_weight
     arrays = SpanArrays(
         commodity=commodity,
         month=np.array([_month(e, k) for e, k in zip(instruments.expiry, instruments.kind, strict=True)], dtype=object),
@@ -182,7 +191,7 @@ def default_arrays(
                 name,
                 market.base_currency,
                 spreads=(Spread(rules.inter_month_share * r.price, (Leg(c, 1, 1.0), Leg(c, -1, 1.0))),),
-                short_option_minimum=rules.short_option_share * r.price * market.base_price(name),
+                short_option_minimum=rules.short_option_share * r.price * market.base_unit(name),
                 initial_ratio=rules.initial_ratio,
             )
             for c, (name, r) in enumerate(zip(names, ranges, strict=True))
