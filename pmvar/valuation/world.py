@@ -118,9 +118,11 @@ class Layout:
         return {name: float(w) for (name, _), w in zip(points, each, strict=True) if w}
 
     @cached_property
-    def with_basis(self) -> Float[np.ndarray, " slice"]:
-        """1 for slices that a basis factor moves, 0 for the others: spots, and what has settled."""
-        return np.array([float(bool(self.basis_weights(s))) for s in self.slices])
+    def with_basis(self) -> Float[np.ndarray, " row"]:
+        """1 for rows of a `World` whose slice a basis factor moves, 0 for spots, what has settled and what fills up."""
+        out = np.zeros(rows(len(self.slices)))
+        out[: len(self.slices)] = [bool(self.basis_weights(s)) for s in self.slices]
+        return out
 
     @cached_property
     def factor_column(self) -> dict[str, int]:
