@@ -3,7 +3,7 @@
 1,000 options × 12,288 scenarios, each option with its own forward and volatility in every scenario: expiries from one
 day after the horizon to two years, Student-t moves (4 degrees of freedom) and 32 extreme ones (prices ÷7 to ×7, vols ÷2
 to ×2). Peers get forwards and volatilities as arrays; pmvar its world, of log moves of forwards and of vols.
-American options have a task of their own, see `_american`.
+American options have a task of their own, see `_american`, and so have bonds, see `_bonds`.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from _american import american_accuracy, american_task, quantlib_american, shared_boundary
+from _bonds import bond_accuracy, bond_profit, bond_scenarios, bonds, moved, quantlib_bonds
 from _books import AS_OF, RATE, Book, make_book
 from _peers import Task, jax_vmap, numba_parallel, numpy_scipy, quantlib_engine, quantlib_formula, torch_chunks
 from common import Figures, Timing, benchmark, paired
@@ -127,11 +128,19 @@ def measure(arguments: argparse.Namespace) -> Figures:
         add("quantlib_american", call, size)
     except ImportError:
         print("QuantLib is not installed: left out")
+    fixed = bonds(underlyings * each)
+    add("bond", *block_path(bond_profit(fixed, bond_scenarios(tiles * PATH_TILE), Precision.FLOAT32)))
+    try:
+        add("quantlib_bond", *quantlib_bonds(fixed, moved(2 if arguments.quick else 10)))
+    except ImportError:
+        print("QuantLib is not installed: left out")
     timings = paired(calls, rounds=rounds)
     figures = _table(timings, sizes)
     figures |= accuracy(book, drawn, task)
     if "quantlib_american" in calls:
         figures |= american_accuracy(early, n_early)
+    if "quantlib_bond" in calls:
+        figures |= bond_accuracy(fixed)
     return figures | {"options": len(task.strike), "scenarios": tiles * PATH_TILE, "rounds": rounds}
 
 
@@ -169,6 +178,8 @@ def _table(timings: dict[str, Timing], sizes: dict[str, int]) -> Figures:
         figures["f32_over_quantlib"] = per["european_f32"] / per["quantlib"]
     if "quantlib_american" in per:
         figures["american_over_quantlib"] = per["american"] / per["quantlib_american"]
+    if "quantlib_bond" in per:
+        figures["bond_over_quantlib"] = per["bond"] / per["quantlib_bond"]
     return figures
 
 
