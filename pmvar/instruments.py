@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 
 import numpy as np
 from jaxtyping import Float
 
-from pmvar.types import Kind
+from pmvar.types import Kind, Payoff
+
+
+def _text() -> np.ndarray:
+    return np.empty(0, dtype=object)
+
+
+def _number() -> np.ndarray:
+    return np.empty(0)
 
 
 @dataclass(frozen=True)
@@ -35,9 +43,24 @@ class Instruments:
     """`Exercise` values of options, an empty string elsewhere."""
     deliverable: np.ndarray
     """`Deliverable` values of American options, an empty string elsewhere."""
+    # Of single products: blank (an empty string, NaN) where an instrument has none, or the column is left out.
+    payoff: np.ndarray = field(default_factory=_text)
+    """`Payoff` values of digital options."""
+
+    def __post_init__(self) -> None:
+        for f in fields(self):
+            column = getattr(self, f.name)
+            if not len(column) and len(self):
+                blank = "" if column.dtype == object else np.nan
+                object.__setattr__(self, f.name, np.full(len(self), blank, column.dtype))
 
     def __len__(self) -> int:
         return len(self.instrument_id)
+
+    @property
+    def units(self) -> Float[np.ndarray, "instrument"]:
+        """Contract sizes in units of the underlying; of a digital that pays cash, what that buys at the strike."""
+        return np.where(self.payoff == Payoff.CASH_OR_NOTHING, self.contract_size / self.strike, self.contract_size)
 
     def take(self, index: np.ndarray) -> Instruments:
         """The rows at `index` (integers or a mask), in that order."""

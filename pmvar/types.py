@@ -22,6 +22,7 @@ class Kind(StrEnum):
     PERPETUAL = "perpetual"
     OPTION = "option"
     CASH = "cash"
+    DIGITAL = "digital"
 
 
 class Settlement(StrEnum):
@@ -29,6 +30,10 @@ class Settlement(StrEnum):
 
     LINEAR = "linear"
     INVERSE = "inverse"
+
+
+OPTION_KINDS = (Kind.OPTION, Kind.DIGITAL)
+"""Kinds that have a strike, and a value that hangs on volatility."""
 
 
 class PutCall(StrEnum):
@@ -50,6 +55,13 @@ class Deliverable(StrEnum):
 
     SPOT = "spot"
     FUTURE = "future"
+
+
+class Payoff(StrEnum):
+    """What a digital option in the money pays: one unit of its quote currency, or of its underlying."""
+
+    CASH_OR_NOTHING = "cash_or_nothing"
+    ASSET_OR_NOTHING = "asset_or_nothing"
 
 
 class FactorKind(StrEnum):

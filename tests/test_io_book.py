@@ -440,7 +440,7 @@ OPTION, PERPETUAL, FUTURE, SPOT, LINEAR = (
     [
         (
             OPTION,
-            {"kind": "digital"},
+            {"kind": "bond"},
             "kind",
             "not priced by this version, which prices spot, future, perpetual, option",
         ),
@@ -450,6 +450,9 @@ OPTION, PERPETUAL, FUTURE, SPOT, LINEAR = (
         (LINEAR, {"exercise": "american", "deliverable": "cash"}, "deliverable", "must be one of spot, future"),
         (LINEAR, {"deliverable": "spot"}, "deliverable", "only an American option"),
         (OPTION, {"exercise": None}, "exercise", "names its exercise"),
+        (LINEAR, {"kind": "digital", "payoff": "cash_or_nothing"}, "exercise", "only an option of kind option"),
+        (LINEAR, {"kind": "digital", "exercise": None}, "payoff", "says what it pays"),
+        (OPTION, {"payoff": "cash_or_nothing"}, "payoff", "only a digital option"),
         (OPTION, {"settlement": "quanto"}, "settlement", "not priced by this version, which prices linear, inverse"),
         (OPTION, {"barrier": 90_000.0}, "barrier", "products that this version does not price"),
         (OPTION, {"strike": None}, "strike", "needs a strike"),

@@ -8,13 +8,24 @@ import numpy as np
 
 from pmvar.instruments import Instruments
 from pmvar.io.market_tables import Notes, check_dates
+from pmvar.io.payoff_tables import check_payoffs
 from pmvar.io.problems import Problems
 from pmvar.io.settings import BookHead
 from pmvar.io.tables import Table
 from pmvar.io.times import format_time
 from pmvar.market.snapshot import MarketSnapshot
 from pmvar.market.surface import Quoted
-from pmvar.types import Deliverable, Exercise, FactorKind, Kind, PutCall, Settlement, factor_name
+from pmvar.types import (
+    OPTION_KINDS,
+    Deliverable,
+    Exercise,
+    FactorKind,
+    Kind,
+    Payoff,
+    PutCall,
+    Settlement,
+    factor_name,
+)
 
 MARK_FACTOR = 10.0
 """A mark outside its no-arbitrage bounds by this factor is in the wrong unit."""
@@ -26,7 +37,8 @@ noise."""
 def check_terms(table: Table, *, problems: Problems) -> None:
     """Reject rows whose columns do not make up the product that they name."""
     kind, settlement = table["kind"], table["settlement"]
-    option, future = kind == Kind.OPTION, kind == Kind.FUTURE
+    option, future = np.isin(kind, OPTION_KINDS), kind == Kind.FUTURE
+    vanilla = kind == Kind.OPTION
     no_expiry, no_strike = np.isnan(table["expiry"]), np.isnan(table["strike"])
 
     def reject(mask: np.ndarray, column: str, rule: str, fix: str = "correct the row") -> None:
@@ -38,8 +50,15 @@ def check_terms(table: Table, *, problems: Problems) -> None:
     reject(~option & ~no_strike, "strike", "only an option has a strike", "leave it blank")
     reject(option & (table["put_call"] == ""), "put_call", "an option is a call or a put", "supply it")
     reject(~option & (table["put_call"] != ""), "put_call", "only an option is a call or a put", "leave it blank")
-    reject(option & (table["exercise"] == ""), "exercise", "an option names its exercise", "write european or american")
-    reject(~option & (table["exercise"] != ""), "exercise", "only an option has an exercise", "leave it blank")
+    reject(
+        vanilla & (table["exercise"] == ""), "exercise", "an option names its exercise", "write european or american"
+    )
+    reject(
+        ~vanilla & (table["exercise"] != ""),
+        "exercise",
+        "only an option of kind option has an exercise",
+        "leave it blank",
+    )
     american, inverse = table["exercise"] == Exercise.AMERICAN, settlement == Settlement.INVERSE
     rule = "only an American option names what it delivers"
     reject(~american & (table["deliverable"] != ""), "deliverable", rule, "leave it blank")
@@ -56,6 +75,7 @@ def check_terms(table: Table, *, problems: Problems) -> None:
         column,
         "a linear instrument settles in its quote_currency",
     )
+    check_payoffs(table, problems=problems)
 
 
 def check_names(table: Table, spots: Table, head: BookHead, *, problems: Problems) -> None:
@@ -78,7 +98,7 @@ def check_curves(table: Table, market: MarketSnapshot, *, problems: Problems) ->
     """Reject live instruments whose underlying has no forwards, no vols, or no rates where they are
     needed."""
     live = table["expiry"] > market.as_of
-    option = live & (table["kind"] == Kind.OPTION)
+    option = live & np.isin(table["kind"], OPTION_KINDS)
     linear = option & (table["settlement"] == Settlement.LINEAR)
     underlying = table["underlying"]
 
@@ -175,7 +195,7 @@ def _bounds(priced: Instruments, market: MarketSnapshot) -> tuple[np.ndarray, np
         if spot.get(name, 0.0) <= 0 or (dated and (curve is None or expiry <= market.as_of)):
             continue
         forward = float(curve.at(expiry)) if dated and curve is not None else spot[name]
-        if priced.kind[i] != Kind.OPTION:
+        if priced.kind[i] not in OPTION_KINDS:
             low[i] = high[i] = forward
             continue
         discount = market.discounts.get(str(priced.quote_currency[i]))
@@ -189,6 +209,9 @@ def _bounds(priced: Instruments, market: MarketSnapshot) -> tuple[np.ndarray, np
             # Exercised at once, where that is more: the discount that a European one waits for is then none.
             forward, unit = (forward, 1.0) if priced.deliverable[i] == Deliverable.FUTURE else (spot[name], 1.0)
         call = priced.put_call[i] == PutCall.CALL
+        if priced.kind[i] == Kind.DIGITAL:
+            low[i], high[i] = 0.0, unit * (1.0 if priced.payoff[i] == Payoff.CASH_OR_NOTHING else forward)
+            continue
         intrinsic = max(forward - strike, 0.0) if call else max(strike - forward, 0.0)
         high[i] = unit * (forward if call else strike)
         low[i] = unit * intrinsic if intrinsic > DEEP * forward else 0.0
@@ -211,7 +234,7 @@ def strike_flags(instruments: Instruments, held: np.ndarray, market: MarketSnaps
     flags: list[str] = []
     surfaced = np.isin(instruments.underlying.astype(str), list(market.vols))
     smiles: dict[tuple[str, float], list[int]] = {}
-    for i in np.flatnonzero(held & surfaced & (instruments.kind == Kind.OPTION)).tolist():
+    for i in np.flatnonzero(held & surfaced & np.isin(instruments.kind, OPTION_KINDS)).tolist():
         smiles.setdefault((str(instruments.underlying[i]), float(instruments.expiry[i])), []).append(i)
     for (underlying, expiry), rows in sorted(smiles.items()):
         strikes = instruments.strike[rows].tolist()

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from pmvar.io.tables import Column, Schema, Type
-from pmvar.types import Deliverable, Exercise, Kind, PutCall, Settlement
+from pmvar.types import Deliverable, Exercise, Kind, Payoff, PutCall, Settlement
 
 PRODUCT_COLUMNS = (
-    "payoff", "barrier", "barrier_type", "rebate", "averaging_start", "fx_rate", "coupon", "frequency",
+    "barrier", "barrier_type", "rebate", "averaging_start", "fx_rate", "coupon", "frequency",
     "day_count",
 )  # fmt: skip
 """Columns of products that the format knows and this version does not price."""
@@ -54,8 +54,8 @@ INSTRUMENTS = Schema(
         Column(
             "kind",
             Type.TEXT,
-            choices=(Kind.SPOT, Kind.FUTURE, Kind.PERPETUAL, Kind.OPTION),
-            unsupported=("digital", "barrier", "asian", "bond"),
+            choices=(Kind.SPOT, Kind.FUTURE, Kind.PERPETUAL, Kind.OPTION, Kind.DIGITAL),
+            unsupported=("barrier", "asian", "bond"),
         ),
         _name("underlying"),
         Column("settlement", Type.TEXT, choices=tuple(Settlement), unsupported=("quanto",)),
@@ -68,6 +68,7 @@ INSTRUMENTS = Schema(
         Column("exercise", Type.TEXT, optional=True, choices=tuple(Exercise)),
         Column("deliverable", Type.TEXT, optional=True, choices=tuple(Deliverable)),
         *(Column(name, Type.UNUSED, optional=True) for name in PRODUCT_COLUMNS),
+        Column("payoff", Type.TEXT, optional=True, choices=tuple(Payoff)),
     ),
     key=("instrument_id",),
 )

@@ -12,12 +12,13 @@ from xml.etree import ElementTree
 
 import numpy as np
 
+from pmvar.errors import UsageError
 from pmvar.instruments import Instruments
 from pmvar.io.atomic import whole_file
 from pmvar.market.snapshot import MarketSnapshot
 from pmvar.methods.span.arrays import SpanArrays
 from pmvar.methods.span.parameters import SpanGrid, SpanParameters, Spread
-from pmvar.types import SECONDS_PER_YEAR, Exercise, Kind
+from pmvar.types import OPTION_KINDS, SECONDS_PER_YEAR, Exercise, Kind
 from pmvar.valuation.today import Terms, terms_today
 
 NEVER = "99991231"
@@ -31,7 +32,14 @@ def write_span(
     arrays: SpanArrays,
     parameters: SpanParameters,
 ) -> Path:
-    """Write arrays of `instruments` and the parameters beside them; a file that is there is replaced whole."""
+    """Write arrays of `instruments` and the parameters beside them; a file that is there is replaced whole.
+
+    Raises UsageError for options that the file's families have no place for.
+    """
+    other = np.flatnonzero(np.isin(instruments.kind, OPTION_KINDS) & (instruments.kind != Kind.OPTION))
+    if len(other):
+        name, kind = instruments.instrument_id[other[0]], instruments.kind[other[0]]
+        raise UsageError(f"{name} is a {kind} option, which this writer of SPAN files does not know; leave it out")
     root, terms = Element("spanFile"), terms_today(instruments, market)
     _texts(root, fileFormat="4.00")
     point = ElementTree.SubElement(root, "pointInTime")

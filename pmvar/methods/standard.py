@@ -16,7 +16,7 @@ from jaxtyping import Float
 from pmvar.instruments import Instruments
 from pmvar.market.snapshot import MarketSnapshot
 from pmvar.portfolio import Portfolio
-from pmvar.types import Kind, Settlement
+from pmvar.types import Kind, Payoff, Settlement
 
 LINEAR_RATE = 0.15
 """Of notional, for what has no optionality: the option rule's rate at the money."""
@@ -54,7 +54,12 @@ def unit_requirements(
         if kind in (Kind.FUTURE, Kind.PERPETUAL) and instruments.settlement[i] == Settlement.INVERSE:
             price = _usable(market, instruments.quote_currency[i])
         notional[i] = size * price
-        if kind == Kind.OPTION:
+        if kind == Kind.DIGITAL:
+            # All that it may pay.
+            cash = instruments.payoff[i] == Payoff.CASH_OR_NOTHING
+            quote = _usable(market, instruments.quote_currency[i])
+            notional[i] = short[i] = size * (quote if cash else np.fmax(price, instruments.strike[i] * quote))
+        elif kind == Kind.OPTION:
             # Both in base currency per unit of the underlying.
             strike = instruments.strike[i] * _usable(market, instruments.quote_currency[i])
             notional[i] = size * np.fmax(price, strike)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import groupby
 from typing import NamedTuple
 
@@ -20,8 +20,19 @@ from pmvar.kernels.exercise_table import ExerciseTable, tabulated
 from pmvar.kernels.smile import NODES
 from pmvar.market.snapshot import MarketSnapshot
 from pmvar.scenarios.scenario_set import ScenarioSet
-from pmvar.types import SECONDS_PER_YEAR, Exercise, FactorKind, Kind, Precision, PutCall, Settlement, factor_name
+from pmvar.types import (
+    OPTION_KINDS,
+    SECONDS_PER_YEAR,
+    Exercise,
+    FactorKind,
+    Kind,
+    Precision,
+    PutCall,
+    Settlement,
+    factor_name,
+)
 from pmvar.valuation.blocks import AmericanBlock, Block, CarriedBlock, EuropeanBlock, MarginedBlock, Smile
+from pmvar.valuation.payoffs import Listed, digital_block
 from pmvar.valuation.today import Product, american_rates, local, terms_today
 from pmvar.valuation.world import Layout, Slice
 
@@ -111,12 +122,12 @@ def grouped(names: np.ndarray, columns: np.ndarray) -> dict[str, Int[np.ndarray,
 
 def is_dated(kind: np.ndarray) -> Bool[np.ndarray, " instrument"]:
     """Whether instruments of these kinds have an expiry."""
-    return (kind == Kind.OPTION) | (kind == Kind.FUTURE)
+    return np.isin(kind, [*OPTION_KINDS, Kind.FUTURE])
 
 
 def slice_of(instruments: Instruments, i: int) -> Slice:
     """The slice that instrument `i` moves with."""
-    dated = instruments.kind[i] in (Kind.OPTION, Kind.FUTURE)
+    dated = instruments.kind[i] in (*OPTION_KINDS, Kind.FUTURE)
     return Slice(str(instruments.underlying[i]), float(instruments.expiry[i]) if dated else np.inf)
 
 
@@ -138,9 +149,7 @@ def make_plan(instruments: Instruments, market: MarketSnapshot, scenarios: Scena
 
 def _missing(instruments: Instruments, i: int, market: MarketSnapshot, scenarios: ScenarioSet) -> str:
     """Why instrument `i` cannot be valued; empty if it can."""
-    if reason := missing_today(instruments, i, market) or _unexercisable(
-        instruments, i, market, scenarios.horizon_end
-    ):
+    if reason := missing_today(instruments, i, market) or _unexercisable(instruments, i, market, scenarios.horizon_end):
         return reason
     absent = [f for f in _factors(instruments, i, market) if f not in scenarios.factors]
     return f"the model has no factor {absent[0]}" if absent else ""
@@ -151,19 +160,19 @@ def _factors(instruments: Instruments, i: int, market: MarketSnapshot) -> list[s
     underlying = instruments.underlying[i]
     links = [market.asset[c] for c in market.chain(instruments.settlement_currency[i])]
     needed = [factor_name(a, FactorKind.SPOT) for a in dict.fromkeys([underlying, *links]) if a != market.base_currency]
-    return needed + [factor_name(underlying, FactorKind.VOL)] * (instruments.kind[i] == Kind.OPTION)
+    return needed + [factor_name(underlying, FactorKind.VOL)] * (instruments.kind[i] in OPTION_KINDS)
 
 
 def missing_today(instruments: Instruments, i: int, market: MarketSnapshot) -> str:
     """Why the market cannot value instrument `i` today, whatever the scenarios; empty if it can."""
     kind, underlying = instruments.kind[i], instruments.underlying[i]
     needed = _factors(instruments, i, market)
-    if kind == Kind.OPTION:
+    if kind in OPTION_KINDS:
         if underlying not in market.vols:
             return f"no vol surface for {underlying}"
         if instruments.settlement[i] == Settlement.LINEAR and instruments.quote_currency[i] not in market.discounts:
             return f"no discount curve for {instruments.quote_currency[i]}"
-    if kind in (Kind.OPTION, Kind.FUTURE):
+    if kind in (*OPTION_KINDS, Kind.FUTURE):
         if instruments.expiry[i] <= market.as_of:
             return f"{instruments.instrument_id[i]} has expired"
         if underlying not in market.forwards:
@@ -376,6 +385,30 @@ def _exercise_tables(
     )
 
 
+def _payoff(context: Context, columns: Sequence[int], *, block: Callable[[Listed], Block]) -> Iterator[Placed]:
+    def build(context: Context, options: Options, filled: np.ndarray, *, groups: int) -> Block:
+        layout = context.layout
+        slices, bases = context.rows(filled)
+        return block(
+            Listed(
+                instruments=context.instruments.take(filled),
+                market=context.market,
+                end=layout.scenarios.horizon_end,
+                forward=context.forward[filled],
+                settlement_price=context.settlement_price[filled],
+                carry=layout.carry[np.asarray(slices)],
+                discount=options.discount[filled],
+                log_discount_then=options.log_discount_then[filled],
+                vol_today=options.vol_today[filled],
+                vol_slope=options.vol_slope[filled],
+                smile=_smile(context, options, filled, slices, groups=groups),
+                base_row=bases,
+            )
+        )
+
+    return _optioned(context, columns, build)
+
+
 PRICERS: dict[tuple[str, str], Callable[[Context, Sequence[int]], Iterator[Placed]]] = {
     (Kind.SPOT, ""): _carried,
     (Kind.CASH, ""): _carried,
@@ -383,5 +416,6 @@ PRICERS: dict[tuple[str, str], Callable[[Context, Sequence[int]], Iterator[Place
     (Kind.PERPETUAL, ""): _margined,
     (Kind.OPTION, Exercise.EUROPEAN): _european,
     (Kind.OPTION, Exercise.AMERICAN): _american,
+    (Kind.DIGITAL, ""): partial(_payoff, block=digital_block),
 }
 """The pricer table: a new product is one kernel, one builder and one row."""

@@ -14,15 +14,19 @@ from jaxtyping import Array, ArrayLike, Float
 from pmvar.instruments import Instruments
 from pmvar.kernels.american import american
 from pmvar.kernels.black import normalised_black
+from pmvar.kernels.digital import normalised_digital
+from pmvar.market.slope import smile_slope
 from pmvar.market.snapshot import MarketSnapshot
 from pmvar.types import (
     DAY,
+    OPTION_KINDS,
     SECONDS_PER_YEAR,
     Deliverable,
     Exercise,
     FactorKind,
     Greek,
     Kind,
+    Payoff,
     PutCall,
     Settlement,
     factor_name,
@@ -56,6 +60,10 @@ class Terms(NamedTuple):
     dividend_yield: Float[Array, " instrument"]
     """Of American options, see `american_rates`."""
     time: Float[Array, " instrument"]
+    skew: Float[Array, " instrument"]
+    """∂σ/∂k at the strike of digital options, by the log of it."""
+    asset: Float[Array, " instrument"]
+    """1 for digital options that pay the asset, 0 for those that pay cash."""
 
 
 Columns = Sequence[Float[np.ndarray, "*#shape"]]
@@ -96,6 +104,23 @@ def _option(terms: Terms, linear: bool, m: Moves) -> Float[Array, "..."]:
     return terms.units * terms.settlement * jnp.exp(m.log_settlement) * paid * price
 
 
+def _root(time: Float[Array, "..."]) -> Float[Array, "..."]:
+    # Its slope is none at 0, where a clock stands still that is past the expiry.
+    alive = time > 0
+    return jnp.where(alive, jnp.sqrt(jnp.where(alive, time, 1.0)), 0.0)
+
+
+def _digital(terms: Terms, linear: bool, m: Moves) -> Float[Array, "..."]:
+    time = _positive(terms.time - m.clock)
+    k = jnp.log(terms.strike / terms.forward) - m.log_spot
+    root = _root(time)
+    price = normalised_digital(k, _positive(terms.vol + m.vol) * root, terms.skew * root, terms.sign, terms.asset)
+    power = terms.asset if linear else terms.asset - 1
+    log_discount = -(terms.rate + m.rate) * time if linear else 0.0
+    paid = terms.forward**power * jnp.exp(power * m.log_spot + log_discount)
+    return terms.units * terms.settlement * jnp.exp(m.log_settlement) * paid * price
+
+
 def _american(terms: Terms, m: Moves) -> Float[Array, "..."]:
     """Forwards stand when the clock or the rate moves, as for a European option: S = F·e^(−(r − q)τ)."""
     time, carry = _positive(terms.time - m.clock), terms.rate - terms.dividend_yield
@@ -120,6 +145,8 @@ def _value(product: Product, terms: Terms, m: Moves) -> Float[Array, "..."]:
     kind, linear, is_american = product
     if kind is Kind.OPTION:
         return _american(terms, m) if is_american else _option(terms, linear, m)
+    if kind is Kind.DIGITAL:
+        return _digital(terms, linear, m)
     return _margined(terms, linear, m) if kind in (Kind.FUTURE, Kind.PERPETUAL) else _carried(terms, m)
 
 
@@ -167,15 +194,17 @@ def terms_today(instruments: Instruments, market: MarketSnapshot) -> Terms:
     """What values each instrument; all must be valuable (see `Plan.unpriced`)."""
     n = len(instruments)
     out = {name: np.ones(n) for name in Terms._fields}
+    out["skew"] = np.zeros(n)
+    out["asset"] = (instruments.payoff == Payoff.ASSET_OR_NOTHING).astype(float)
     out["units"] = instruments.contract_size
     for i in range(n):
         kind, underlying, expiry = instruments.kind[i], instruments.underlying[i], float(instruments.expiry[i])
         base = kind == Kind.CASH or underlying == market.base_currency
         out["spot"][i] = 1.0 if base else market.spot[market.column(underlying)]
         out["settlement"][i] = market.base_price(instruments.settlement_currency[i])
-        dated = kind in (Kind.OPTION, Kind.FUTURE)
+        dated = kind in (*OPTION_KINDS, Kind.FUTURE)
         out["forward"][i] = float(market.forwards[underlying].at(expiry)) if dated else out["spot"][i]
-        if kind == Kind.OPTION:
+        if kind in OPTION_KINDS:
             k = np.log(instruments.strike[i] / out["forward"][i])
             out["strike"][i] = instruments.strike[i]
             out["sign"][i] = 1.0 if instruments.put_call[i] == PutCall.CALL else -1.0
@@ -184,6 +213,8 @@ def terms_today(instruments: Instruments, market: MarketSnapshot) -> Terms:
             curve = market.discounts.get(instruments.quote_currency[i])
             if curve is not None:
                 out["rate"][i] = -np.log(float(curve.discount_factor(expiry))) / out["time"][i]
+        if kind == Kind.DIGITAL:
+            out["skew"][i] = float(smile_slope(market.vols[underlying], np.array([k]), expiry)[0])
         if instruments.exercise[i] == Exercise.AMERICAN:
             out["rate"][i], out["dividend_yield"][i] = american_rates(instruments, i, market, market.as_of)
     return Terms(**{name: jnp.asarray(column) for name, column in out.items()})
@@ -222,9 +253,9 @@ def values_and_greeks(
             spot = np.array([market.spot[market.column(a)] for a in asset])
             factors = [factor_name(a, FactorKind.SPOT) for a in asset]
             put(rows[has], factors, Greek.DELTA, slope / spot)
-            if product.kind is Kind.OPTION:
+            if product.kind in OPTION_KINDS:
                 put(rows[has], factors, Greek.GAMMA, (bend - slope) / spot**2)
-        if product.kind is Kind.OPTION:
+        if product.kind in OPTION_KINDS:
             put(rows, [factor_name(u, FactorKind.VOL) for u in some.underlying], Greek.VEGA, vega)
             put(rows, ["time"] * len(rows), Greek.THETA, theta * (DAY / SECONDS_PER_YEAR))
             if product.linear:
@@ -281,9 +312,7 @@ def _moved_on_device(terms: Terms, moves: Moves, along: Moves | None, *, product
     return jax.jvp(lambda m: _value(product, terms, m), (moves,), (along,))[1]
 
 
-def _one_by_one(
-    some: Columns, at: Columns, by: Columns, product: Product
-) -> Float[np.ndarray, "instrument scenario"]:
+def _one_by_one(some: Columns, at: Columns, by: Columns, product: Product) -> Float[np.ndarray, "instrument scenario"]:
     """`_moved` where every price takes much memory, `AMERICANS` of them at a time."""
     shape, n = at[0].shape, at[0].size
     # Whole chunks, the first price again as padding: one shape is compiled.
