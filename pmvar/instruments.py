@@ -3,11 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
+from functools import cached_property
 
 import numpy as np
 from jaxtyping import Float
 
 from pmvar.types import Kind, Payoff
+
+SHORT_AVERAGE = 3600.0
+"""Seconds of averaging up to which an option is a European one with less time, see `variance_time`."""
+
+
+def variance_time(left: Float[np.ndarray, "n"], window: Float[np.ndarray, "n"]) -> Float[np.ndarray, "n"]:
+    """Time (as `left`, to expiry) in which a price has the variance of its average over the last `window` of it.
+
+    The average of a Brownian motion over a window has a third of its variance, so two thirds of the window do not
+    count: exact to first order in σ²·window. Inside the window what is over counts as known, 1 − left/window of it.
+    """
+    safe = np.where(window > 0, window, 1.0)
+    return np.where(left >= window, left - 2 / 3 * window, left**3 / (3 * safe**2))
 
 
 def _text() -> np.ndarray:
@@ -46,6 +60,10 @@ class Instruments:
     # Of single products: blank (an empty string, NaN) where an instrument has none, or the column is left out.
     payoff: np.ndarray = field(default_factory=_text)
     """`Payoff` values of digital options."""
+    averaging_start: Float[np.ndarray, "instrument"] = field(default_factory=_number)
+    """Epoch seconds: what settles on the average price from then to expiry."""
+    average_so_far: Float[np.ndarray, "instrument"] = field(default_factory=_number)
+    """Average price since `averaging_start`, in quote currency, of what has begun to average."""
 
     def __post_init__(self) -> None:
         for f in fields(self):
@@ -56,6 +74,18 @@ class Instruments:
 
     def __len__(self) -> int:
         return len(self.instrument_id)
+
+    @property
+    def averaging(self) -> Float[np.ndarray, "instrument"]:
+        """Seconds that the settlement price is averaged over; 0 where it is that of the expiry."""
+        return np.where(np.isnan(self.averaging_start), 0.0, self.expiry - self.averaging_start)
+
+    @cached_property
+    def formula(self) -> np.ndarray:
+        """The kind whose formula values each: options on a long average, or one that has begun, are Asian ones."""
+        begun = ~np.isnan(self.average_so_far)
+        averaged = (self.kind == Kind.OPTION) & ((self.averaging > SHORT_AVERAGE) | begun)
+        return np.where(averaged, str(Kind.ASIAN), self.kind).astype(object)
 
     @property
     def units(self) -> Float[np.ndarray, "instrument"]:

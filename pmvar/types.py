@@ -23,6 +23,7 @@ class Kind(StrEnum):
     OPTION = "option"
     CASH = "cash"
     DIGITAL = "digital"
+    ASIAN = "asian"
 
 
 class Settlement(StrEnum):
@@ -32,7 +33,7 @@ class Settlement(StrEnum):
     INVERSE = "inverse"
 
 
-OPTION_KINDS = (Kind.OPTION, Kind.DIGITAL)
+OPTION_KINDS = (Kind.OPTION, Kind.DIGITAL, Kind.ASIAN)
 """Kinds that have a strike, and a value that hangs on volatility."""
 
 

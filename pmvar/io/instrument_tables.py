@@ -8,7 +8,7 @@ import numpy as np
 
 from pmvar.instruments import Instruments
 from pmvar.io.market_tables import Notes, check_dates
-from pmvar.io.payoff_tables import check_payoffs
+from pmvar.io.payoff_tables import check_averages, check_payoffs
 from pmvar.io.problems import Problems
 from pmvar.io.settings import BookHead
 from pmvar.io.tables import Table
@@ -97,6 +97,7 @@ def check_names(table: Table, spots: Table, head: BookHead, *, problems: Problem
 def check_curves(table: Table, market: MarketSnapshot, *, problems: Problems) -> None:
     """Reject live instruments whose underlying has no forwards, no vols, or no rates where they are
     needed."""
+    check_averages(table, market.as_of, problems=problems)
     live = table["expiry"] > market.as_of
     option = live & np.isin(table["kind"], OPTION_KINDS)
     linear = option & (table["settlement"] == Settlement.LINEAR)
@@ -211,6 +212,9 @@ def _bounds(priced: Instruments, market: MarketSnapshot) -> tuple[np.ndarray, np
         call = priced.put_call[i] == PutCall.CALL
         if priced.kind[i] == Kind.DIGITAL:
             low[i], high[i] = 0.0, unit * (1.0 if priced.payoff[i] == Payoff.CASH_OR_NOTHING else forward)
+            continue
+        if priced.formula[i] == Kind.ASIAN:
+            low[i], high[i] = 0.0, unit * (np.fmax(forward, priced.average_so_far[i]) if call else strike)
             continue
         intrinsic = max(forward - strike, 0.0) if call else max(strike - forward, 0.0)
         high[i] = unit * (forward if call else strike)

@@ -6,7 +6,7 @@ from pmvar.io.tables import Column, Schema, Type
 from pmvar.types import Deliverable, Exercise, Kind, Payoff, PutCall, Settlement
 
 PRODUCT_COLUMNS = (
-    "barrier", "barrier_type", "rebate", "averaging_start", "fx_rate", "coupon", "frequency",
+    "barrier", "barrier_type", "rebate", "fx_rate", "coupon", "frequency",
     "day_count",
 )  # fmt: skip
 """Columns of products that the format knows and this version does not price."""
@@ -54,8 +54,8 @@ INSTRUMENTS = Schema(
         Column(
             "kind",
             Type.TEXT,
-            choices=(Kind.SPOT, Kind.FUTURE, Kind.PERPETUAL, Kind.OPTION, Kind.DIGITAL),
-            unsupported=("barrier", "asian", "bond"),
+            choices=(Kind.SPOT, Kind.FUTURE, Kind.PERPETUAL, Kind.OPTION, Kind.DIGITAL, Kind.ASIAN),
+            unsupported=("barrier", "bond"),
         ),
         _name("underlying"),
         Column("settlement", Type.TEXT, choices=tuple(Settlement), unsupported=("quanto",)),
@@ -69,6 +69,8 @@ INSTRUMENTS = Schema(
         Column("deliverable", Type.TEXT, optional=True, choices=tuple(Deliverable)),
         *(Column(name, Type.UNUSED, optional=True) for name in PRODUCT_COLUMNS),
         Column("payoff", Type.TEXT, optional=True, choices=tuple(Payoff)),
+        _time("averaging_start", optional=True),
+        _number("average_so_far", 0.0, optional=True, exclusive=True),
     ),
     key=("instrument_id",),
 )

@@ -16,7 +16,7 @@ from jaxtyping import Float
 from pmvar.instruments import Instruments
 from pmvar.market.snapshot import MarketSnapshot
 from pmvar.portfolio import Portfolio
-from pmvar.types import Kind, Payoff, Settlement
+from pmvar.types import OPTION_KINDS, Kind, Payoff, Settlement
 
 LINEAR_RATE = 0.15
 """Of notional, for what has no optionality: the option rule's rate at the money."""
@@ -59,7 +59,7 @@ def unit_requirements(
             cash = instruments.payoff[i] == Payoff.CASH_OR_NOTHING
             quote = _usable(market, instruments.quote_currency[i])
             notional[i] = short[i] = size * (quote if cash else np.fmax(price, instruments.strike[i] * quote))
-        elif kind == Kind.OPTION:
+        elif kind in OPTION_KINDS:
             # Both in base currency per unit of the underlying.
             strike = instruments.strike[i] * _usable(market, instruments.quote_currency[i])
             notional[i] = size * np.fmax(price, strike)

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from pmvar.instruments import Instruments
+from pmvar.instruments import Instruments, variance_time
 from pmvar.kernels.european import Bump, EuropeanTerms
 from pmvar.kernels.exercise_boundary import has_two_boundaries
 from pmvar.kernels.exercise_table import ExerciseTable, tabulated
@@ -32,7 +32,7 @@ from pmvar.types import (
     factor_name,
 )
 from pmvar.valuation.blocks import AmericanBlock, Block, CarriedBlock, EuropeanBlock, MarginedBlock, Smile
-from pmvar.valuation.payoffs import Listed, digital_block
+from pmvar.valuation.payoffs import Listed, average_block, digital_block
 from pmvar.valuation.today import Product, american_rates, local, terms_today
 from pmvar.valuation.world import Layout, Slice
 
@@ -141,10 +141,15 @@ def make_plan(instruments: Instruments, market: MarketSnapshot, scenarios: Scena
     layout = Layout(market, scenarios, tuple(sorted(slices)), jnp.dtype(str(precision)))
     context = Context(instruments, layout, np.array(priced, dtype=np.int64))
     blocks: list[Placed] = []
-    pricer = {i: PRICERS[instruments.kind[i], instruments.exercise[i]] for i in priced}
+    pricer = {i: _pricer(instruments, i) for i in priced}
     for builder in dict.fromkeys(PRICERS.values()):
         blocks.extend(builder(context, [i for i in priced if pricer[i] is builder]))
     return Plan(tuple(blocks), layout, unpriced)
+
+
+def _pricer(instruments: Instruments, i: int) -> Callable[[Context, Sequence[int]], Iterator[Placed]]:
+    kind = instruments.formula[i]
+    return PRICERS[kind, instruments.exercise[i] if kind == Kind.OPTION else ""]
 
 
 def _missing(instruments: Instruments, i: int, market: MarketSnapshot, scenarios: ScenarioSet) -> str:
@@ -172,6 +177,9 @@ def missing_today(instruments: Instruments, i: int, market: MarketSnapshot) -> s
             return f"no vol surface for {underlying}"
         if instruments.settlement[i] == Settlement.LINEAR and instruments.quote_currency[i] not in market.discounts:
             return f"no discount curve for {instruments.quote_currency[i]}"
+    begun = instruments.averaging_start[i] <= market.as_of and kind in OPTION_KINDS
+    if begun and np.isnan(instruments.average_so_far[i]):
+        return f"{instruments.instrument_id[i]} has begun to average, and has no average so far"
     if kind in (*OPTION_KINDS, Kind.FUTURE):
         if instruments.expiry[i] <= market.as_of:
             return f"{instruments.instrument_id[i]} has expired"
@@ -317,6 +325,7 @@ def _european_block(context: Context, options: Options, filled: np.ndarray, *, g
     forward, expiry = context.forward[filled], table.expiry[filled]
     money = np.where(linear, forward * options.discount[filled], 1.0)
     slices, bases = context.rows(filled)
+    window = table.averaging[filled]
     return EuropeanBlock(
         terms=EuropeanTerms(
             scale=jnp.asarray(table.contract_size[filled] * context.settlement_price[filled] * money),
@@ -327,8 +336,8 @@ def _european_block(context: Context, options: Options, filled: np.ndarray, *, g
         smile=_smile(context, options, filled, slices, groups=groups),
         vol_today=jnp.asarray(options.vol_today[filled]),
         vol_slope=jnp.asarray(options.vol_slope[filled]),
-        time_today=jnp.asarray((expiry - market.as_of) / SECONDS_PER_YEAR),
-        time_then=jnp.asarray(np.maximum(expiry - end, 0.0) / SECONDS_PER_YEAR),
+        time_today=jnp.asarray(variance_time(expiry - market.as_of, window) / SECONDS_PER_YEAR),
+        time_then=jnp.asarray(variance_time(np.maximum(expiry - end, 0.0), window) / SECONDS_PER_YEAR),
         log_discount_then=jnp.asarray(options.log_discount_then[filled]),
         base_row=bases,
     )
@@ -417,5 +426,6 @@ PRICERS: dict[tuple[str, str], Callable[[Context, Sequence[int]], Iterator[Place
     (Kind.OPTION, Exercise.EUROPEAN): _european,
     (Kind.OPTION, Exercise.AMERICAN): _american,
     (Kind.DIGITAL, ""): partial(_payoff, block=digital_block),
+    (Kind.ASIAN, ""): partial(_payoff, block=average_block),
 }
 """The pricer table: a new product is one kernel, one builder and one row."""

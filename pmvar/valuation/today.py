@@ -11,8 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
-from pmvar.instruments import Instruments
+from pmvar.instruments import Instruments, variance_time
 from pmvar.kernels.american import american
+from pmvar.kernels.average import average_price, earlier_share, exponential_mean, window_variance
 from pmvar.kernels.black import normalised_black
 from pmvar.kernels.digital import normalised_digital
 from pmvar.market.slope import smile_slope
@@ -64,6 +65,12 @@ class Terms(NamedTuple):
     """∂σ/∂k at the strike of digital options, by the log of it."""
     asset: Float[Array, " instrument"]
     """1 for digital options that pay the asset, 0 for those that pay cash."""
+    window: Float[Array, " instrument"]
+    """Years that Asian options average over."""
+    known: Float[Array, " instrument"]
+    """What the past has put into the average, in quote currency."""
+    growth: Float[Array, " instrument"]
+    """Of the forward per year, over the window."""
 
 
 Columns = Sequence[Float[np.ndarray, "*#shape"]]
@@ -121,6 +128,20 @@ def _digital(terms: Terms, linear: bool, m: Moves) -> Float[Array, "..."]:
     return terms.units * terms.settlement * jnp.exp(m.log_settlement) * paid * price
 
 
+def _average(terms: Terms, linear: bool, m: Moves) -> Float[Array, "..."]:
+    """What passes of the window while the clock moves is averaged at the spot."""
+    time = _positive(terms.time - m.clock)
+    began, left = jnp.minimum(terms.time, terms.window), jnp.minimum(time, terms.window)
+    growth, ratio = terms.growth * left, jnp.exp(m.log_spot)
+    ahead = left / terms.window * ratio * exponential_mean(-growth)
+    known = terms.known / terms.forward + (began - left) / terms.window * ratio * terms.spot / terms.forward
+    vol = _positive(terms.vol + m.vol)
+    variance = vol**2 * (time - left) + window_variance(vol**2 * left, earlier_share(growth))
+    price = average_price(ahead, terms.strike / terms.forward - known, variance, terms.sign)
+    paid = terms.forward * jnp.exp(-(terms.rate + m.rate) * time) if linear else 1 / (known + ahead)
+    return terms.units * terms.settlement * jnp.exp(m.log_settlement) * paid * price
+
+
 def _american(terms: Terms, m: Moves) -> Float[Array, "..."]:
     """Forwards stand when the clock or the rate moves, as for a European option: S = F·e^(−(r − q)τ)."""
     time, carry = _positive(terms.time - m.clock), terms.rate - terms.dividend_yield
@@ -147,6 +168,8 @@ def _value(product: Product, terms: Terms, m: Moves) -> Float[Array, "..."]:
         return _american(terms, m) if is_american else _option(terms, linear, m)
     if kind is Kind.DIGITAL:
         return _digital(terms, linear, m)
+    if kind is Kind.ASIAN:
+        return _average(terms, linear, m)
     return _margined(terms, linear, m) if kind in (Kind.FUTURE, Kind.PERPETUAL) else _carried(terms, m)
 
 
@@ -190,13 +213,29 @@ def american_rates(instruments: Instruments, i: int, market: MarketSnapshot, sta
     return rate, round(rate - float(np.log(forward[1] / forward[0])) / year, 12)
 
 
+def average_terms(instruments: Instruments, i: int, market: MarketSnapshot) -> dict[str, float]:
+    """`Terms` of Asian option `i`, by name."""
+    expiry, start = float(instruments.expiry[i]), float(instruments.averaging_start[i])
+    window, passed = expiry - start, max(market.as_of - start, 0.0)
+    forward = market.forwards[instruments.underlying[i]].at(np.array([start, expiry]))
+    return {
+        "window": window / SECONDS_PER_YEAR,
+        "known": passed / window * float(instruments.average_so_far[i]) if passed else 0.0,
+        "growth": float(np.log(forward[1] / forward[0])) / (expiry - max(start, market.as_of)) * SECONDS_PER_YEAR,
+    }
+
+
 def terms_today(instruments: Instruments, market: MarketSnapshot) -> Terms:
     """What values each instrument; all must be valuable (see `Plan.unpriced`)."""
     n = len(instruments)
     out = {name: np.ones(n) for name in Terms._fields}
-    out["skew"] = np.zeros(n)
+    for name in ("skew", "known", "growth"):
+        out[name] = np.zeros(n)
     out["asset"] = (instruments.payoff == Payoff.ASSET_OR_NOTHING).astype(float)
     out["units"] = instruments.contract_size
+    left = instruments.expiry - market.as_of
+    short = np.where(instruments.formula == Kind.OPTION, instruments.averaging, 0.0)
+    time = variance_time(left, short) / SECONDS_PER_YEAR
     for i in range(n):
         kind, underlying, expiry = instruments.kind[i], instruments.underlying[i], float(instruments.expiry[i])
         base = kind == Kind.CASH or underlying == market.base_currency
@@ -209,10 +248,13 @@ def terms_today(instruments: Instruments, market: MarketSnapshot) -> Terms:
             out["strike"][i] = instruments.strike[i]
             out["sign"][i] = 1.0 if instruments.put_call[i] == PutCall.CALL else -1.0
             out["vol"][i] = float(market.vols[underlying].vol(np.array([k]), expiry)[0])
-            out["time"][i] = (expiry - market.as_of) / SECONDS_PER_YEAR
+            out["time"][i] = time[i]
             curve = market.discounts.get(instruments.quote_currency[i])
             if curve is not None:
                 out["rate"][i] = -np.log(float(curve.discount_factor(expiry))) / out["time"][i]
+        if instruments.formula[i] == Kind.ASIAN:
+            for name, x in average_terms(instruments, i, market).items():
+                out[name][i] = x
         if kind == Kind.DIGITAL:
             out["skew"][i] = float(smile_slope(market.vols[underlying], np.array([k]), expiry)[0])
         if instruments.exercise[i] == Exercise.AMERICAN:
@@ -335,13 +377,13 @@ def _padded(terms: Terms, product: Product) -> Terms:
 
 def _products(instruments: Instruments) -> Iterator[tuple[np.ndarray, Product]]:
     """Rows that one formula values together, at most `AMERICANS` of American options, and their product."""
-    columns = (instruments.kind, instruments.settlement, instruments.exercise)
+    columns = (instruments.formula, instruments.settlement, instruments.exercise)
     products = np.array([f"{k} {s} {e}" for k, s, e in zip(*columns, strict=True)])
     for name in np.unique(products):
         rows = np.flatnonzero(products == name)
         first = rows[0]
         product = Product(
-            Kind(instruments.kind[first]),
+            Kind(instruments.formula[first]),
             instruments.settlement[first] == Settlement.LINEAR,
             instruments.exercise[first] == Exercise.AMERICAN,
         )
