@@ -8,7 +8,7 @@ from functools import cached_property
 import numpy as np
 from jaxtyping import Float
 
-from pmvar.types import Kind, Payoff
+from pmvar.types import Kind, Payoff, Settlement
 
 SHORT_AVERAGE = 3600.0
 """Seconds of averaging up to which an option is a European one with less time, see `variance_time`."""
@@ -64,6 +64,14 @@ class Instruments:
     """Epoch seconds: what settles on the average price from then to expiry."""
     average_so_far: Float[np.ndarray, "instrument"] = field(default_factory=_number)
     """Average price since `averaging_start`, in quote currency, of what has begun to average."""
+    fx_rate: Float[np.ndarray, "instrument"] = field(default_factory=_number)
+    """Settlement currency that a quanto pays for one unit of quote currency."""
+    barrier: Float[np.ndarray, "instrument"] = field(default_factory=_number)
+    """In quote currency, of barrier options."""
+    barrier_type: np.ndarray = field(default_factory=_text)
+    """`BarrierType` values of barrier options."""
+    rebate: Float[np.ndarray, "instrument"] = field(default_factory=_number)
+    """Of barrier options, in quote currency; NaN is none."""
 
     def __post_init__(self) -> None:
         for f in fields(self):
@@ -86,6 +94,17 @@ class Instruments:
         begun = ~np.isnan(self.average_so_far)
         averaged = (self.kind == Kind.OPTION) & ((self.averaging > SHORT_AVERAGE) | begun)
         return np.where(averaged, str(Kind.ASIAN), self.kind).astype(object)
+
+    @property
+    def amount(self) -> Float[np.ndarray, "instrument"]:
+        """What one contract pays for a payoff of 1, in settlement currency: its size, times a quanto's rate."""
+        return np.where(self.settlement == Settlement.QUANTO, self.fx_rate, 1.0) * self.contract_size
+
+    @property
+    def discount_currency(self) -> np.ndarray:
+        """Whose zero rates discount options: of a quanto what it settles in, else the quote currency."""
+        quanto = self.settlement == Settlement.QUANTO
+        return np.where(quanto, self.settlement_currency, self.quote_currency).astype(object)
 
     @property
     def units(self) -> Float[np.ndarray, "instrument"]:

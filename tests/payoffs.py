@@ -4,7 +4,7 @@ is valued in at the horizon, written from the definitions."""
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -16,7 +16,7 @@ from scipy import stats
 import pmvar
 from pmvar.instruments import Instruments
 from pmvar.market.curves import DiscountCurve, ForwardCurve
-from pmvar.market.snapshot import MarketSnapshot
+from pmvar.market.snapshot import MarketSnapshot, Quanto
 from pmvar.market.surface import VolSlice, VolSurface
 from pmvar.scenarios import ScenarioSet
 from pmvar.types import PATH_TILE, FactorKind, Greek, Precision, Sampling, factor_name
@@ -44,7 +44,7 @@ def smile(level: float) -> VolSurface:
 @cache
 def market() -> MarketSnapshot:
     """Three underlyings, one of them in a foreign currency."""
-    return snapshot(
+    found = snapshot(
         SPOT,
         forwards={
             u: ForwardCurve(AS_OF, SPOT[u][0], EXPIRY, SPOT[u][0] * np.exp(np.array(c) * (EXPIRY - AS_OF) / YEAR))
@@ -56,6 +56,7 @@ def market() -> MarketSnapshot:
         },
         vols={"ABC": smile(0.3), "BTC": smile(0.65), "DAX": smile(0.18)},
     )
+    return replace(found, quanto={("BTC", "EUR"): Quanto(-0.4, 0.08), ("DAX", "USD"): Quanto(0.3, 0.1)})
 
 
 MODEL = specification(
@@ -135,12 +136,16 @@ def today(i: Instruments, where: MarketSnapshot) -> State:
     )  # fmt: skip
 
 
+@cache
+def _shock(time: float) -> np.ndarray:
+    return np.asarray(drawn().at(0, time) if np.isfinite(time) else drawn().tile(0).shock)
+
+
 def horizon(i: Instruments, where: MarketSnapshot, scenarios: ScenarioSet) -> State:
     """Of a table of one at the horizon, or at its expiry before: F₁ = S₁F₀(T)/F₀(h), the smile sticky in ln(K/F)."""
     u, expiry, end = str(i.underlying[0]), float(i.expiry[0]), scenarios.horizon_end
-    shock = np.asarray(scenarios.tile(0).shock)
     inside = expiry <= end
-    then = np.asarray(scenarios.at(0, expiry)) if inside else shock
+    shock, then = _shock(np.inf), _shock(expiry if inside else np.inf)
 
     def move(name: str, at: np.ndarray) -> np.ndarray:
         factor = factor_name(name, FactorKind.SPOT)
@@ -212,7 +217,7 @@ def check_greeks(instruments: Instruments, *, tolerance: float) -> None:
     value, found = values_and_greeks(instruments, where)
     terms = terms_today(instruments, where)
     still = profit(instruments, scenarios=pmvar.scenarios.stress_scenarios({"nothing": {}}, MODEL, where))
-    size = np.maximum(np.abs(value), 1e-2 * instruments.contract_size)
+    size = 2.0 * np.array([where.base_price(u) for u in instruments.underlying])
     assert np.max(np.abs(still[:, 0]) / size) <= 1e-12
     np.testing.assert_allclose(values_under(instruments, terms, STILL)[:, 0], value, rtol=1e-12)
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from pmvar.instruments import Instruments
 from pmvar.io.market_tables import Notes, check_dates
-from pmvar.io.payoff_tables import check_averages, check_payoffs
+from pmvar.io.payoff_tables import check_averages, check_payoffs, check_quantos
 from pmvar.io.problems import Problems
 from pmvar.io.settings import BookHead
 from pmvar.io.tables import Table
@@ -71,7 +71,7 @@ def check_terms(table: Table, *, problems: Problems) -> None:
         "an inverse instrument settles in its underlying",
     )
     reject(
-        ~inverse & (table[column] != table["quote_currency"]),
+        (settlement == Settlement.LINEAR) & (table[column] != table["quote_currency"]),
         column,
         "a linear instrument settles in its quote_currency",
     )
@@ -88,6 +88,10 @@ def check_names(table: Table, spots: Table, head: BookHead, *, problems: Problem
     table.reject(problems, lacking, column="underlying", rule="the underlying has no price", fix=fix)
     unknown = ~np.isin(quote.astype(str), known)
     table.reject(problems, unknown, column="quote_currency", rule="the currency has no price", fix=fix)
+    paid = table["settlement_currency"]
+    unpaid = (table["settlement"] == Settlement.QUANTO) & ~np.isin(paid.astype(str), known)
+    rule = "the currency has no price"
+    table.reject(problems, unpaid, column="settlement_currency", rule=rule, fix=fix)
     prices = np.array([quoted_in.get(name, "") for name in underlying.tolist()], dtype=object)
     other = ~lacking & ~unknown & (prices != quote)
     rule = "an instrument is quoted in the currency that market/spots prices its underlying in"
@@ -98,9 +102,12 @@ def check_curves(table: Table, market: MarketSnapshot, *, problems: Problems) ->
     """Reject live instruments whose underlying has no forwards, no vols, or no rates where they are
     needed."""
     check_averages(table, market.as_of, problems=problems)
+    check_quantos(table, market, problems=problems)
     live = table["expiry"] > market.as_of
     option = live & np.isin(table["kind"], OPTION_KINDS)
-    linear = option & (table["settlement"] == Settlement.LINEAR)
+    linear = option & (table["settlement"] != Settlement.INVERSE)
+    quanto = table["settlement"] == Settlement.QUANTO
+    payment = np.where(quanto, table["settlement_currency"], table["quote_currency"])
     underlying = table["underlying"]
 
     # What is quarantined or rejected already has no curve, and is not to be mentioned twice.
@@ -123,9 +130,9 @@ def check_curves(table: Table, market: MarketSnapshot, *, problems: Problems) ->
             "market/vols",
         ),
         (
-            linear & ~np.isin(table["quote_currency"].astype(str), list(market.discounts)),
+            linear & ~np.isin(payment.astype(str), list(market.discounts)),
             "quote_currency",
-            "a linear option needs zero rates of its quote currency",
+            "a linear option needs zero rates of its quote currency, a quanto of its settlement currency",
             "market/rates",
         ),
     ):
@@ -199,11 +206,11 @@ def _bounds(priced: Instruments, market: MarketSnapshot) -> tuple[np.ndarray, np
         if priced.kind[i] not in OPTION_KINDS:
             low[i] = high[i] = forward
             continue
-        discount = market.discounts.get(str(priced.quote_currency[i]))
+        discount = market.discounts.get(str(priced.discount_currency[i]))
         if priced.settlement[i] == Settlement.INVERSE:
             unit = 1 / forward
         elif discount is not None:
-            unit = float(discount.discount_factor(expiry))
+            unit = float(discount.discount_factor(expiry)) * priced.amount[i] / priced.contract_size[i]
         else:
             continue
         if priced.exercise[i] == Exercise.AMERICAN:
@@ -212,6 +219,9 @@ def _bounds(priced: Instruments, market: MarketSnapshot) -> tuple[np.ndarray, np
         call = priced.put_call[i] == PutCall.CALL
         if priced.kind[i] == Kind.DIGITAL:
             low[i], high[i] = 0.0, unit * (1.0 if priced.payoff[i] == Payoff.CASH_OR_NOTHING else forward)
+            continue
+        if priced.kind[i] == Kind.BARRIER:
+            low[i], high[i] = 0.0, unit * (forward if call else strike) + np.nan_to_num(priced.rebate[i])
             continue
         if priced.formula[i] == Kind.ASIAN:
             low[i], high[i] = 0.0, unit * (np.fmax(forward, priced.average_so_far[i]) if call else strike)

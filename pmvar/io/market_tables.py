@@ -16,7 +16,7 @@ from pmvar.io.tables import Table
 from pmvar.io.times import format_time
 from pmvar.market.arbitrage import arbitrage_notes
 from pmvar.market.curves import DiscountCurve, ForwardCurve
-from pmvar.market.snapshot import MarketSnapshot
+from pmvar.market.snapshot import MarketSnapshot, Quanto
 from pmvar.market.surface import VolSlice, VolSurface
 from pmvar.types import DAY, FactorKind, factor_name
 
@@ -153,6 +153,13 @@ def _known(table: Table | None, column: str) -> dict[str, float]:
     return dict(zip(map(str, table["instrument_id"][rows]), table[column][rows].tolist(), strict=True))
 
 
+def _quanto(table: Table | None) -> dict[tuple[str, str], Quanto]:
+    if table is None:
+        return {}
+    columns = (table[name].tolist() for name in ("underlying", "settlement_currency", "correlation", "fx_vol"))
+    return {(u, c): Quanto(rho, vol) for u, c, rho, vol in zip(*columns, strict=True)}
+
+
 def build_market(
     tables: Mapping[str, Table | None], head: BookHead, *, problems: Problems, notes: Notes
 ) -> MarketSnapshot | None:
@@ -190,6 +197,7 @@ def build_market(
             forwards=curves,
             discounts=discounts,
             vols=surfaces,
+            quanto=_quanto(tables.get("market/quanto")),
             half_spread=_known(tables.get("market/liquidity"), "half_spread"),
             daily_volume=_known(tables.get("market/liquidity"), "daily_volume"),
             quarantined=dict(notes.quarantined),

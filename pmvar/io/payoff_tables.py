@@ -7,7 +7,8 @@ import numpy as np
 from pmvar.instruments import SHORT_AVERAGE
 from pmvar.io.problems import Problems
 from pmvar.io.tables import Table
-from pmvar.types import Exercise, Kind
+from pmvar.market.snapshot import MarketSnapshot
+from pmvar.types import BarrierType, Exercise, Kind, Settlement
 
 
 def check_payoffs(table: Table, *, problems: Problems) -> None:
@@ -32,6 +33,37 @@ def check_payoffs(table: Table, *, problems: Problems) -> None:
     reject(averaged & able & (start >= expiry), column, "averaging starts before expiry", "correct one of the two")
     long = averaged & future & (expiry - start > SHORT_AVERAGE)
     reject(long, column, "a future on an average of more than an hour is not priced", "remove these rows")
+
+    quanto, none = table["settlement"] == Settlement.QUANTO, np.isnan(table["fx_rate"])
+    vanilla = (kind == Kind.OPTION) & (table["exercise"] != Exercise.AMERICAN) & ~averaged
+    margined = (kind == Kind.PERPETUAL) | (future & ~averaged)
+    rule = "only futures, perpetuals and European options, not averaged, are quanto"
+    reject(quanto & ~vanilla & ~margined, "settlement", rule, "settle it linearly")
+    rule = "a quanto is paid at a fixed rate: settlement currency for one unit of quote currency"
+    reject(quanto & none, "fx_rate", rule, "supply it")
+    reject(~quanto & ~none, "fx_rate", "only a quanto has a fixed rate", "leave it blank")
+    same = quanto & (table["settlement_currency"] == table["quote_currency"])
+    reject(same, "settlement_currency", "a quanto settles in another currency than it is quoted in", "write linear")
+
+    is_barrier, level, way = kind == Kind.BARRIER, np.isnan(table["barrier"]), table["barrier_type"] == ""
+    reject(is_barrier & level, "barrier", "a barrier option needs a barrier above 0", "supply it")
+    reject(~is_barrier & ~level, "barrier", "only a barrier option has a barrier", "leave it blank")
+    rule = "a barrier option says how it is hit"
+    reject(is_barrier & way, "barrier_type", rule, f"write one of {', '.join(BarrierType)}")
+    reject(~is_barrier & ~way, "barrier_type", "only a barrier option has a barrier_type", "leave it blank")
+    rebate = np.nan_to_num(table["rebate"], nan=0.0) > 0
+    reject(~is_barrier & rebate, "rebate", "only a barrier option has a rebate", "leave it blank")
+    inverse = table["settlement"] == Settlement.INVERSE
+    reject(is_barrier & inverse & rebate, "rebate", "an inverse barrier option has no rebate", "leave it blank")
+
+
+def check_quantos(table: Table, market: MarketSnapshot, *, problems: Problems) -> None:
+    """Reject live quanto options whose market has no correlation, and quantos paid in what has no price."""
+    quanto = (table["settlement"] == Settlement.QUANTO) & (table["expiry"] > market.as_of)
+    pairs = zip(table["underlying"].tolist(), table["settlement_currency"].tolist(), strict=True)
+    lacking = quanto & (table["kind"] == Kind.OPTION) & np.array([p not in market.quanto for p in pairs], bool)
+    rule = "a quanto option needs the correlation of its underlying with its settlement currency"
+    table.reject(problems, lacking, column="settlement_currency", rule=rule, fix="add a row to market/quanto")
 
 
 def check_averages(table: Table, as_of: float, *, problems: Problems) -> None:

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from pmvar.io.tables import Column, Schema, Type
-from pmvar.types import Deliverable, Exercise, Kind, Payoff, PutCall, Settlement
+from pmvar.types import BarrierType, Deliverable, Exercise, Kind, Payoff, PutCall, Settlement
 
-PRODUCT_COLUMNS = (
-    "barrier", "barrier_type", "rebate", "fx_rate", "coupon", "frequency",
-    "day_count",
-)  # fmt: skip
+PRODUCT_COLUMNS = ("coupon", "frequency", "day_count")
 """Columns of products that the format knows and this version does not price."""
 MAX_VOL = 10.0
 """Largest volatility believed; a higher one is probably in percent."""
@@ -54,11 +51,11 @@ INSTRUMENTS = Schema(
         Column(
             "kind",
             Type.TEXT,
-            choices=(Kind.SPOT, Kind.FUTURE, Kind.PERPETUAL, Kind.OPTION, Kind.DIGITAL, Kind.ASIAN),
-            unsupported=("barrier", "bond"),
+            choices=(Kind.SPOT, Kind.FUTURE, Kind.PERPETUAL, Kind.OPTION, Kind.DIGITAL, Kind.ASIAN, Kind.BARRIER),
+            unsupported=("bond",),
         ),
         _name("underlying"),
-        Column("settlement", Type.TEXT, choices=tuple(Settlement), unsupported=("quanto",)),
+        Column("settlement", Type.TEXT, choices=tuple(Settlement)),
         _name("quote_currency"),
         _name("settlement_currency"),
         _number("contract_size", 0.0, exclusive=True),
@@ -71,6 +68,10 @@ INSTRUMENTS = Schema(
         Column("payoff", Type.TEXT, optional=True, choices=tuple(Payoff)),
         _time("averaging_start", optional=True),
         _number("average_so_far", 0.0, optional=True, exclusive=True),
+        _number("fx_rate", 0.0, optional=True, exclusive=True),
+        _number("barrier", 0.0, optional=True, exclusive=True),
+        Column("barrier_type", Type.TEXT, optional=True, choices=tuple(BarrierType)),
+        _number("rebate", 0.0, optional=True),
     ),
     key=("instrument_id",),
 )
@@ -148,7 +149,13 @@ STRESS = Schema(
     key=("scenario", "factor"),
 )
 
+QUANTO = Schema(
+    "market/quanto",
+    (_name("underlying"), _name("settlement_currency"), _number("correlation", -1.0, high=1.0), _vol("fx_vol")),
+    key=("underlying", "settlement_currency"),
+)
+
 REQUIRED = (INSTRUMENTS, POSITIONS, SPOTS)
-OPTIONAL = (BALANCES, FORWARDS, RATES, VOLS, MARKS, LIQUIDITY, DIVIDENDS, STRESS)
+OPTIONAL = (BALANCES, FORWARDS, RATES, VOLS, MARKS, LIQUIDITY, DIVIDENDS, STRESS, QUANTO)
 """Forwards, rates and vols are needed only by what is listed: a book of spots has none."""
 SCHEMAS = {schema.name: schema for schema in (*REQUIRED, *OPTIONAL)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -11,6 +12,15 @@ from jaxtyping import Float
 from pmvar.errors import InputError, Problem
 from pmvar.market.curves import DiscountCurve, ForwardCurve
 from pmvar.market.surface import VolSurface
+
+
+class Quanto(NamedTuple):
+    """How a price moves with the currency that a quanto on it is paid in."""
+
+    correlation: float
+    """Of the price and `fx_vol`'s rate of exchange: units of the settlement currency for one of the quote currency."""
+    fx_vol: float
+    """Per √year."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +50,8 @@ class MarketSnapshot:
     """By instrument: half of ask less bid, in the unit of its mark, where known."""
     daily_volume: Mapping[str, float] = field(default_factory=dict)
     """By instrument: contracts that trade in a day, where known."""
+    quanto: Mapping[tuple[str, str], Quanto] = field(default_factory=dict)
+    """By (underlying, settlement currency)."""
     quarantined: Mapping[str, str] = field(default_factory=dict)
     """Factor name -> reason: inputs that are present but must not be used; their accounts are withheld."""
 

@@ -150,7 +150,7 @@ def grid_values(instruments: Instruments, market: MarketSnapshot, rules: GridRul
         raise NumericsError(f"{name} has no finite value in a scenario of {rules.name}; correct its market data")
     underlying = str(instruments.underlying[0])
     n = len(rules.class_of(underlying).scenarios())
-    discounted = np.isin(instruments.kind, OPTION_KINDS) & (instruments.settlement == Settlement.LINEAR)
+    discounted = np.isin(instruments.kind, OPTION_KINDS) & (instruments.settlement != Settlement.INVERSE)
     return GridValues(
         instruments=instruments,
         today=found[:, 0],
@@ -182,7 +182,7 @@ def grid_slopes(
     by_spot, by_vol = slopes[0], replace(slopes[1], delta=delta_by_vol, price=0.0)
     # Futures start anew at every price: their profit goes with X·F, inverse with X/F.
     is_future = np.isin(instruments.kind, [Kind.FUTURE, Kind.PERPETUAL])
-    power = np.where(instruments.settlement == Settlement.LINEAR, 1.0, -1.0) + at.linked
+    power = np.where(instruments.settlement != Settlement.INVERSE, 1.0, -1.0) + at.linked
     by_spot = replace(
         by_spot,
         delta=delta_by_spot,

@@ -53,21 +53,26 @@ def unit_requirements(
         price = _usable(market, instruments.underlying[i])
         if kind in (Kind.FUTURE, Kind.PERPETUAL) and instruments.settlement[i] == Settlement.INVERSE:
             price = _usable(market, instruments.quote_currency[i])
+        quote = _usable(market, instruments.quote_currency[i])
+        if instruments.settlement[i] == Settlement.QUANTO:
+            # Both as if the settlement currency at its fixed rate were the quote currency.
+            paid = instruments.fx_rate[i] * _usable(market, instruments.settlement_currency[i])
+            price, quote = price / quote * paid, paid
         notional[i] = size * price
         if kind == Kind.DIGITAL:
             # All that it may pay.
             cash = instruments.payoff[i] == Payoff.CASH_OR_NOTHING
-            quote = _usable(market, instruments.quote_currency[i])
             notional[i] = short[i] = size * (quote if cash else np.fmax(price, instruments.strike[i] * quote))
         elif kind in OPTION_KINDS:
             # Both in base currency per unit of the underlying.
-            strike = instruments.strike[i] * _usable(market, instruments.quote_currency[i])
+            strike = instruments.strike[i] * quote
             notional[i] = size * np.fmax(price, strike)
             call = instruments.put_call[i] == "call"
             out_of_money = max((strike - price if call else price - strike) / price, 0.0)
             mark = value[i] / size
             need = max(RANGE - out_of_money, LEAST) * price + mark
             short[i] = size * (need if call else max(need, PUT_MAINTENANCE * max(price, mark) + mark))
+            short[i] += size * quote * float(np.nan_to_num(instruments.rebate[i], nan=0.0))
         elif kind in (Kind.FUTURE, Kind.PERPETUAL):
             long[i] = short[i] = LINEAR_RATE * notional[i]
         elif instruments.underlying[i] != market.base_currency:

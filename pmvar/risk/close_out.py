@@ -129,6 +129,8 @@ def _unit_price(instruments: Instruments, market: MarketSnapshot) -> Float[np.nd
         is_option = instruments.kind[i] in OPTION_KINDS
         currency = instruments.settlement_currency[i] if is_option else instruments.quote_currency[i]
         out[i] = instruments.contract_size[i] * market.base_price(str(currency))
+        if not is_option and instruments.settlement[i] == Settlement.QUANTO:
+            out[i] = instruments.amount[i] * market.base_price(str(instruments.settlement_currency[i]))
         if not is_option and instruments.settlement[i] == Settlement.INVERSE:
             # A contract is an amount of quote currency: Q/F coins, which ds/F of the price moves.
             out[i] /= market.spot[market.column(str(instruments.underlying[i]))]

@@ -69,8 +69,8 @@ def market_factors(instruments: Instruments, pnl: ProfitAndLoss) -> tuple[Market
             add(i, "log_spot", factor_name(underlying, FactorKind.SPOT), Greek.DELTA, 1 / price)
         if kind in OPTION_KINDS:
             add(i, "vol", factor_name(underlying, FactorKind.VOL), Greek.VEGA, 1.0)
-            if instruments.settlement[i] == Settlement.LINEAR:
-                add(i, "rate", f"{instruments.quote_currency[i]}:rate", Greek.RHO, 1.0)
+            if instruments.settlement[i] != Settlement.INVERSE:
+                add(i, "rate", f"{instruments.discount_currency[i]}:rate", Greek.RHO, 1.0)
     return tuple(
         MarketFactor(name, greek, tuple(Slot(*slot) for slot in sorted(slots.items())))
         for (name, greek), slots in reach.items()

@@ -23,6 +23,7 @@ from pmvar.scenarios.scenario_set import ScenarioSet
 from pmvar.types import (
     OPTION_KINDS,
     SECONDS_PER_YEAR,
+    BarrierType,
     Exercise,
     FactorKind,
     Kind,
@@ -31,8 +32,10 @@ from pmvar.types import (
     Settlement,
     factor_name,
 )
+from pmvar.valuation.average import average_block
+from pmvar.valuation.barrier import barrier_block
 from pmvar.valuation.blocks import AmericanBlock, Block, CarriedBlock, EuropeanBlock, MarginedBlock, Smile
-from pmvar.valuation.payoffs import Listed, average_block, digital_block
+from pmvar.valuation.payoffs import Listed, digital_block, quanto_block
 from pmvar.valuation.today import Product, american_rates, local, terms_today
 from pmvar.valuation.world import Layout, Slice
 
@@ -149,6 +152,8 @@ def make_plan(instruments: Instruments, market: MarketSnapshot, scenarios: Scena
 
 def _pricer(instruments: Instruments, i: int) -> Callable[[Context, Sequence[int]], Iterator[Placed]]:
     kind = instruments.formula[i]
+    if kind == Kind.OPTION and instruments.settlement[i] == Settlement.QUANTO:
+        return PRICERS[kind, Settlement.QUANTO]
     return PRICERS[kind, instruments.exercise[i] if kind == Kind.OPTION else ""]
 
 
@@ -175,8 +180,11 @@ def missing_today(instruments: Instruments, i: int, market: MarketSnapshot) -> s
     if kind in OPTION_KINDS:
         if underlying not in market.vols:
             return f"no vol surface for {underlying}"
-        if instruments.settlement[i] == Settlement.LINEAR and instruments.quote_currency[i] not in market.discounts:
-            return f"no discount curve for {instruments.quote_currency[i]}"
+        currency = instruments.discount_currency[i]
+        if instruments.settlement[i] != Settlement.INVERSE and currency not in market.discounts:
+            return f"no discount curve for {currency}"
+        if reason := _unpayable(instruments, i, market):
+            return reason
     begun = instruments.averaging_start[i] <= market.as_of and kind in OPTION_KINDS
     if begun and np.isnan(instruments.average_so_far[i]):
         return f"{instruments.instrument_id[i]} has begun to average, and has no average so far"
@@ -188,6 +196,17 @@ def missing_today(instruments: Instruments, i: int, market: MarketSnapshot) -> s
     if reason := next((f"{f}: {market.quarantined[f]}" for f in needed if f in market.quarantined), ""):
         return reason
     return _unexercisable(instruments, i, market, market.as_of)
+
+
+def _unpayable(instruments: Instruments, i: int, market: MarketSnapshot) -> str:
+    """Why the market does not say what the payoff of option `i` is worth; empty if it does."""
+    name, settlement = instruments.instrument_id[i], instruments.settlement_currency[i]
+    if instruments.settlement[i] == Settlement.QUANTO and (instruments.underlying[i], settlement) not in market.quanto:
+        return f"no quanto correlation of {instruments.underlying[i]} with {settlement}"
+    at_hit = instruments.rebate[i] > 0 and instruments.barrier_type[i] in (BarrierType.UP_OUT, BarrierType.DOWN_OUT)
+    if at_hit and market.discounts[instruments.discount_currency[i]].discount_factor(instruments.expiry[i]) > 1:
+        return f"{name} pays a rebate at the hit under a negative rate, which is not priced"
+    return ""
 
 
 def _unexercisable(instruments: Instruments, i: int, market: MarketSnapshot, start: float) -> str:
@@ -228,8 +247,8 @@ def _carried(context: Context, columns: Sequence[int]) -> Iterator[Placed]:
 def _margined(context: Context, columns: Sequence[int]) -> Iterator[Placed]:
     table = context.instruments
     for index, filled in _padded(columns):
-        power = np.where(table.settlement[filled] == Settlement.LINEAR, 1.0, -1.0)
-        scale = table.contract_size[filled] * context.settlement_price[filled] * context.forward[filled] ** power
+        power = np.where(table.settlement[filled] == Settlement.INVERSE, -1.0, 1.0)
+        scale = table.amount[filled] * context.settlement_price[filled] * context.forward[filled] ** power
         yield Placed(index, MarginedBlock(jnp.asarray(scale), jnp.asarray(power), *context.rows(filled)))
 
 
@@ -296,8 +315,8 @@ def _options(context: Context, columns: Int[np.ndarray, " option"]) -> Options:
             vol = market.vols[underlying].vol(k[:, None] - at, expiry)
             found.vol_today[own], found.vol_at_node[own] = vol[:, 0], vol[:, 3:]
             found.vol_slope[own] = (vol[:, 2] - vol[:, 1]) / (2 * width)
-    linear = columns[table.settlement[columns] == Settlement.LINEAR]
-    for currency, members in grouped(table.quote_currency, linear).items():
+    linear = columns[table.settlement[columns] != Settlement.INVERSE]
+    for currency, members in grouped(table.discount_currency, linear).items():
         curve, expiry = market.discounts[currency], table.expiry[members]
         found.discount[members] = curve.discount_factor(expiry)
         # D₁ = D₀(T)/D₀(h), the forward discount factor; 1 once the option has paid.
@@ -427,5 +446,7 @@ PRICERS: dict[tuple[str, str], Callable[[Context, Sequence[int]], Iterator[Place
     (Kind.OPTION, Exercise.AMERICAN): _american,
     (Kind.DIGITAL, ""): partial(_payoff, block=digital_block),
     (Kind.ASIAN, ""): partial(_payoff, block=average_block),
+    (Kind.OPTION, Settlement.QUANTO): partial(_payoff, block=quanto_block),
+    (Kind.BARRIER, ""): partial(_payoff, block=barrier_block),
 }
 """The pricer table: a new product is one kernel, one builder and one row."""

@@ -14,8 +14,10 @@ from jaxtyping import Array, ArrayLike, Float
 from pmvar.instruments import Instruments, variance_time
 from pmvar.kernels.american import american
 from pmvar.kernels.average import average_price, earlier_share, exponential_mean, window_variance
+from pmvar.kernels.barrier import BarrierTerms, barrier_price
 from pmvar.kernels.black import normalised_black
 from pmvar.kernels.digital import normalised_digital
+from pmvar.kernels.quanto import quanto_drift
 from pmvar.market.slope import smile_slope
 from pmvar.market.snapshot import MarketSnapshot
 from pmvar.types import (
@@ -71,6 +73,14 @@ class Terms(NamedTuple):
     """What the past has put into the average, in quote currency."""
     growth: Float[Array, " instrument"]
     """Of the forward per year, over the window."""
+    covariance: Float[Array, " instrument"]
+    """Of quanto options, see `quanto_drift`; else 0."""
+    barrier: Float[Array, " instrument"]
+    up: Float[Array, " instrument"]
+    """+1 a barrier above, −1 below."""
+    knock_in: Float[Array, " instrument"]
+    """1 what comes to life at the barrier, 0 what ends there."""
+    rebate: Float[Array, " instrument"]
 
 
 Columns = Sequence[Float[np.ndarray, "*#shape"]]
@@ -105,9 +115,10 @@ def _positive(x: Array) -> Array:
 
 def _option(terms: Terms, linear: bool, m: Moves) -> Float[Array, "..."]:
     time = _positive(terms.time - m.clock)
-    k = jnp.log(terms.strike / terms.forward) - m.log_spot
-    price = normalised_black(k, _positive(terms.vol + m.vol) * jnp.sqrt(time), terms.sign)
-    paid = terms.forward * jnp.exp(m.log_spot - (terms.rate + m.rate) * time) if linear else 1.0
+    vol = _positive(terms.vol + m.vol)
+    move = m.log_spot + quanto_drift(vol, time, terms.covariance)
+    price = normalised_black(jnp.log(terms.strike / terms.forward) - move, vol * jnp.sqrt(time), terms.sign)
+    paid = terms.forward * jnp.exp(move - (terms.rate + m.rate) * time) if linear else 1.0
     return terms.units * terms.settlement * jnp.exp(m.log_settlement) * paid * price
 
 
@@ -142,6 +153,20 @@ def _average(terms: Terms, linear: bool, m: Moves) -> Float[Array, "..."]:
     return terms.units * terms.settlement * jnp.exp(m.log_settlement) * paid * price
 
 
+def _barrier(terms: Terms, linear: bool, m: Moves) -> Float[Array, "..."]:
+    """As an American option's, the spot runs along its curve while the clock moves."""
+    time = _positive(terms.time - m.clock)
+    carry = jnp.log(terms.forward / terms.spot) * (time / terms.time)
+    rate = (terms.rate + m.rate) * time if linear else jnp.zeros_like(time)
+    forward = terms.forward * jnp.exp(m.log_spot)
+    k, h = jnp.log(terms.strike / forward), jnp.log(terms.barrier / forward) + carry
+    deviation = _positive(terms.vol + m.vol) * _root(time)
+    which = BarrierTerms(terms.sign, terms.up, terms.knock_in)
+    price = barrier_price(which, k, h, carry, deviation, rate, terms.rebate / forward, jnp.zeros_like(time))
+    paid = forward * jnp.exp(-rate) if linear else 1.0
+    return terms.units * terms.settlement * jnp.exp(m.log_settlement) * paid * price
+
+
 def _american(terms: Terms, m: Moves) -> Float[Array, "..."]:
     """Forwards stand when the clock or the rate moves, as for a European option: S = F·e^(−(r − q)τ)."""
     time, carry = _positive(terms.time - m.clock), terms.rate - terms.dividend_yield
@@ -170,6 +195,8 @@ def _value(product: Product, terms: Terms, m: Moves) -> Float[Array, "..."]:
         return _digital(terms, linear, m)
     if kind is Kind.ASIAN:
         return _average(terms, linear, m)
+    if kind is Kind.BARRIER:
+        return _barrier(terms, linear, m)
     return _margined(terms, linear, m) if kind in (Kind.FUTURE, Kind.PERPETUAL) else _carried(terms, m)
 
 
@@ -229,10 +256,15 @@ def terms_today(instruments: Instruments, market: MarketSnapshot) -> Terms:
     """What values each instrument; all must be valuable (see `Plan.unpriced`)."""
     n = len(instruments)
     out = {name: np.ones(n) for name in Terms._fields}
-    for name in ("skew", "known", "growth"):
+    for name in ("skew", "known", "growth", "covariance"):
         out[name] = np.zeros(n)
+    ways = instruments.barrier_type.astype(str)
+    out["barrier"] = np.where(np.isnan(instruments.barrier), 1.0, instruments.barrier)
+    out["up"] = np.where(np.char.startswith(ways, "up"), 1.0, -1.0)
+    out["knock_in"] = np.char.endswith(ways, "in").astype(float)
+    out["rebate"] = np.nan_to_num(instruments.rebate, nan=0.0)
     out["asset"] = (instruments.payoff == Payoff.ASSET_OR_NOTHING).astype(float)
-    out["units"] = instruments.contract_size
+    out["units"] = instruments.amount
     left = instruments.expiry - market.as_of
     short = np.where(instruments.formula == Kind.OPTION, instruments.averaging, 0.0)
     time = variance_time(left, short) / SECONDS_PER_YEAR
@@ -249,7 +281,10 @@ def terms_today(instruments: Instruments, market: MarketSnapshot) -> Terms:
             out["sign"][i] = 1.0 if instruments.put_call[i] == PutCall.CALL else -1.0
             out["vol"][i] = float(market.vols[underlying].vol(np.array([k]), expiry)[0])
             out["time"][i] = time[i]
-            curve = market.discounts.get(instruments.quote_currency[i])
+            curve = market.discounts.get(instruments.discount_currency[i])
+            if instruments.settlement[i] == Settlement.QUANTO:
+                quanto = market.quanto[underlying, instruments.settlement_currency[i]]
+                out["covariance"][i] = quanto.correlation * quanto.fx_vol
             if curve is not None:
                 out["rate"][i] = -np.log(float(curve.discount_factor(expiry))) / out["time"][i]
         if instruments.formula[i] == Kind.ASIAN:
@@ -301,7 +336,7 @@ def values_and_greeks(
             put(rows, [factor_name(u, FactorKind.VOL) for u in some.underlying], Greek.VEGA, vega)
             put(rows, ["time"] * len(rows), Greek.THETA, theta * (DAY / SECONDS_PER_YEAR))
             if product.linear:
-                put(rows, [f"{c}:rate" for c in some.quote_currency], Greek.RHO, rho)
+                put(rows, [f"{c}:rate" for c in some.discount_currency], Greek.RHO, rho)
     return value, [Sensitivity(f, g, column) for (f, g), column in sorted(table.items())]
 
 
@@ -384,7 +419,7 @@ def _products(instruments: Instruments) -> Iterator[tuple[np.ndarray, Product]]:
         first = rows[0]
         product = Product(
             Kind(instruments.formula[first]),
-            instruments.settlement[first] == Settlement.LINEAR,
+            instruments.settlement[first] != Settlement.INVERSE,
             instruments.exercise[first] == Exercise.AMERICAN,
         )
         most = AMERICANS if product.american else len(rows)
