@@ -23,13 +23,22 @@ class Kind(StrEnum):
     OPTION = "option"
     CASH = "cash"
     BOND = "bond"
+    DIGITAL = "digital"
+    ASIAN = "asian"
+    BARRIER = "barrier"
 
 
 class Settlement(StrEnum):
-    """`linear`: settled in the quote currency. `inverse`: quoted in it, settled in the underlying coin."""
+    """`linear`: settled in the quote currency. `inverse`: quoted in it, settled in the underlying coin. `quanto`:
+    quoted in it, settled in another currency at a fixed rate."""
 
     LINEAR = "linear"
     INVERSE = "inverse"
+    QUANTO = "quanto"
+
+
+OPTION_KINDS = (Kind.OPTION, Kind.DIGITAL, Kind.ASIAN, Kind.BARRIER)
+"""Kinds that have a strike, and a value that hangs on volatility."""
 
 
 class PutCall(StrEnum):
@@ -60,6 +69,22 @@ class DayCount(StrEnum):
     ACTUAL_360 = "act/360"
     THIRTY_360 = "30/360"
     ACTUAL_ACTUAL = "act/act"
+
+
+class Payoff(StrEnum):
+    """What a digital option in the money pays: one unit of its quote currency, or of its underlying."""
+
+    CASH_OR_NOTHING = "cash_or_nothing"
+    ASSET_OR_NOTHING = "asset_or_nothing"
+
+
+class BarrierType(StrEnum):
+    """Which way a barrier option is hit, and whether it then comes to life or ends."""
+
+    UP_IN = "up_in"
+    UP_OUT = "up_out"
+    DOWN_IN = "down_in"
+    DOWN_OUT = "down_out"
 
 
 class FactorKind(StrEnum):

@@ -29,6 +29,8 @@ CONTRACT_USD = {"BTC": 10.0, "ETH": 1.0}
 """Size of a future or perpetual, in USD, of the coins whose options are coin-settled."""
 OPTION_SIZE = 1.0
 """Coins per option contract."""
+AVERAGING = 1800.0
+"""Seconds before expiry from which the index is averaged to the settlement price (Deribit, contract specifications)."""
 MAX_AGE = DAY
 """Oldest snapshot that serves a time asked for, in seconds."""
 IV_AGREEMENT = 1e-4
@@ -191,7 +193,11 @@ def _add_options(table: Table, rows: np.ndarray, tables: dict[str, list[dict[str
     for i in rows.tolist():
         name = str(table["instrument_name"][i])
         option = _inverse(name, Kind.OPTION, str(table["currency"][i]), size=OPTION_SIZE)
-        terms = {"expiry": table["expiry_datetime"][i], "strike": table["strike"][i]}
+        expiry = float(table["expiry_datetime"][i])
+        terms = {"expiry": expiry, "strike": table["strike"][i]}
+        # Once averaging has begun the chain would have to say what the average is so far.
+        if expiry - AVERAGING > table["timestamp"][i]:
+            terms["averaging_start"] = expiry - AVERAGING
         tables["instruments"].append(option | terms | {"put_call": table["option_type"][i], "exercise": "european"})
         if not np.isnan(table["mark_price"][i]):
             quote = {key: float(table[f"{key}_price"][i]) for key in ("mark", "bid", "ask")}

@@ -9,13 +9,24 @@ import numpy as np
 from pmvar.instruments import Instruments
 from pmvar.io.bond_terms import check_bond_terms
 from pmvar.io.market_tables import Notes, check_dates
+from pmvar.io.payoff_tables import check_averages, check_payoffs, check_quantos
 from pmvar.io.problems import Problems
 from pmvar.io.settings import BookHead
 from pmvar.io.tables import Table
 from pmvar.io.times import format_time
 from pmvar.market.snapshot import MarketSnapshot
 from pmvar.market.surface import Quoted
-from pmvar.types import Deliverable, Exercise, FactorKind, Kind, PutCall, Settlement, factor_name
+from pmvar.types import (
+    OPTION_KINDS,
+    Deliverable,
+    Exercise,
+    FactorKind,
+    Kind,
+    Payoff,
+    PutCall,
+    Settlement,
+    factor_name,
+)
 
 MARK_FACTOR = 10.0
 """A mark outside its no-arbitrage bounds by this factor is in the wrong unit."""
@@ -27,7 +38,8 @@ noise."""
 def check_terms(table: Table, *, problems: Problems) -> None:
     """Reject rows whose columns do not make up the product that they name."""
     kind, settlement = table["kind"], table["settlement"]
-    option, future, bond = kind == Kind.OPTION, kind == Kind.FUTURE, kind == Kind.BOND
+    option, future, bond = np.isin(kind, OPTION_KINDS), kind == Kind.FUTURE, kind == Kind.BOND
+    vanilla = kind == Kind.OPTION
     no_expiry, no_strike = np.isnan(table["expiry"]), np.isnan(table["strike"])
 
     def reject(mask: np.ndarray, column: str, rule: str, fix: str = "correct the row") -> None:
@@ -39,8 +51,15 @@ def check_terms(table: Table, *, problems: Problems) -> None:
     reject(~option & ~no_strike, "strike", "only an option has a strike", "leave it blank")
     reject(option & (table["put_call"] == ""), "put_call", "an option is a call or a put", "supply it")
     reject(~option & (table["put_call"] != ""), "put_call", "only an option is a call or a put", "leave it blank")
-    reject(option & (table["exercise"] == ""), "exercise", "an option names its exercise", "write european or american")
-    reject(~option & (table["exercise"] != ""), "exercise", "only an option has an exercise", "leave it blank")
+    reject(
+        vanilla & (table["exercise"] == ""), "exercise", "an option names its exercise", "write european or american"
+    )
+    reject(
+        ~vanilla & (table["exercise"] != ""),
+        "exercise",
+        "only an option of kind option has an exercise",
+        "leave it blank",
+    )
     american, inverse = table["exercise"] == Exercise.AMERICAN, settlement == Settlement.INVERSE
     rule = "only an American option names what it delivers"
     reject(~american & (table["deliverable"] != ""), "deliverable", rule, "leave it blank")
@@ -54,10 +73,11 @@ def check_terms(table: Table, *, problems: Problems) -> None:
         "an inverse instrument settles in its underlying",
     )
     reject(
-        ~inverse & (table[column] != table["quote_currency"]),
+        (settlement == Settlement.LINEAR) & (table[column] != table["quote_currency"]),
         column,
         "a linear instrument settles in its quote_currency",
     )
+    check_payoffs(table, problems=problems)
 
 
 def check_names(table: Table, spots: Table, head: BookHead, *, problems: Problems) -> None:
@@ -71,6 +91,10 @@ def check_names(table: Table, spots: Table, head: BookHead, *, problems: Problem
     table.reject(problems, lacking, column="underlying", rule="the underlying has no price", fix=fix)
     unknown = ~np.isin(quote.astype(str), known)
     table.reject(problems, unknown, column="quote_currency", rule="the currency has no price", fix=fix)
+    paid = table["settlement_currency"]
+    unpaid = (table["settlement"] == Settlement.QUANTO) & ~np.isin(paid.astype(str), known)
+    rule = "the currency has no price"
+    table.reject(problems, unpaid, column="settlement_currency", rule=rule, fix=fix)
     prices = np.array([quoted_in.get(name, "") for name in underlying.tolist()], dtype=object)
     other = ~bond & ~lacking & ~unknown & (prices != quote)
     rule = "an instrument is quoted in the currency that market/spots prices its underlying in"
@@ -80,11 +104,15 @@ def check_names(table: Table, spots: Table, head: BookHead, *, problems: Problem
 def check_curves(table: Table, market: MarketSnapshot, *, problems: Problems) -> None:
     """Reject live instruments whose underlying has no forwards, no vols, or no rates where they are
     needed."""
+    check_averages(table, market.as_of, problems=problems)
+    check_quantos(table, market, problems=problems)
     bond = table["kind"] == Kind.BOND
     due = bond & (table["expiry"] > market.as_of)
     live = ~bond & (table["expiry"] > market.as_of)
-    option = live & (table["kind"] == Kind.OPTION)
-    linear = option & (table["settlement"] == Settlement.LINEAR)
+    option = live & np.isin(table["kind"], OPTION_KINDS)
+    linear = option & (table["settlement"] != Settlement.INVERSE)
+    quanto = table["settlement"] == Settlement.QUANTO
+    payment = np.where(quanto, table["settlement_currency"], table["quote_currency"])
     underlying = table["underlying"]
 
     # What is quarantined or rejected already has no curve, and is not to be mentioned twice.
@@ -108,9 +136,9 @@ def check_curves(table: Table, market: MarketSnapshot, *, problems: Problems) ->
             "market/vols",
         ),
         (
-            (linear | due) & ~np.isin(table["quote_currency"].astype(str), list(market.discounts)),
+            (linear | due) & ~np.isin(payment.astype(str), list(market.discounts)),
             "quote_currency",
-            "a linear option or a bond needs zero rates of its quote currency",
+            "a linear option or a bond needs zero rates of its quote currency, a quanto of its settlement currency",
             "market/rates",
         ),
         (
@@ -193,20 +221,29 @@ def _bounds(priced: Instruments, market: MarketSnapshot) -> tuple[np.ndarray, np
         if spot.get(name, 0.0) <= 0 or (dated and (curve is None or expiry <= market.as_of)):
             continue
         forward = float(curve.at(expiry)) if dated and curve is not None else spot[name]
-        if priced.kind[i] != Kind.OPTION:
+        if priced.kind[i] not in OPTION_KINDS:
             low[i] = high[i] = forward
             continue
-        discount = market.discounts.get(str(priced.quote_currency[i]))
+        discount = market.discounts.get(str(priced.discount_currency[i]))
         if priced.settlement[i] == Settlement.INVERSE:
             unit = 1 / forward
         elif discount is not None:
-            unit = float(discount.discount_factor(expiry))
+            unit = float(discount.discount_factor(expiry)) * priced.amount[i] / priced.contract_size[i]
         else:
             continue
         if priced.exercise[i] == Exercise.AMERICAN:
             # Exercised at once, where that is more: the discount that a European one waits for is then none.
             forward, unit = (forward, 1.0) if priced.deliverable[i] == Deliverable.FUTURE else (spot[name], 1.0)
         call = priced.put_call[i] == PutCall.CALL
+        if priced.kind[i] == Kind.DIGITAL:
+            low[i], high[i] = 0.0, unit * (1.0 if priced.payoff[i] == Payoff.CASH_OR_NOTHING else forward)
+            continue
+        if priced.kind[i] == Kind.BARRIER:
+            low[i], high[i] = 0.0, unit * (forward if call else strike) + np.nan_to_num(priced.rebate[i])
+            continue
+        if priced.formula[i] == Kind.ASIAN:
+            low[i], high[i] = 0.0, unit * (np.fmax(forward, priced.average_so_far[i]) if call else strike)
+            continue
         intrinsic = max(forward - strike, 0.0) if call else max(strike - forward, 0.0)
         high[i] = unit * (forward if call else strike)
         low[i] = unit * intrinsic if intrinsic > DEEP * forward else 0.0
@@ -229,7 +266,7 @@ def strike_flags(instruments: Instruments, held: np.ndarray, market: MarketSnaps
     flags: list[str] = []
     surfaced = np.isin(instruments.underlying.astype(str), list(market.vols))
     smiles: dict[tuple[str, float], list[int]] = {}
-    for i in np.flatnonzero(held & surfaced & (instruments.kind == Kind.OPTION)).tolist():
+    for i in np.flatnonzero(held & surfaced & np.isin(instruments.kind, OPTION_KINDS)).tolist():
         smiles.setdefault((str(instruments.underlying[i]), float(instruments.expiry[i])), []).append(i)
     for (underlying, expiry), rows in sorted(smiles.items()):
         strikes = instruments.strike[rows].tolist()

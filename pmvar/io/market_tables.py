@@ -18,7 +18,7 @@ from pmvar.io.times import format_time
 from pmvar.market.arbitrage import arbitrage_notes
 from pmvar.market.curves import DiscountCurve, ForwardCurve
 from pmvar.market.price_scale import LOGNORMAL, PriceScale
-from pmvar.market.snapshot import MarketSnapshot
+from pmvar.market.snapshot import MarketSnapshot, Quanto
 from pmvar.market.surface import VolSlice, VolSurface
 from pmvar.types import DAY, FactorKind, factor_name
 
@@ -166,6 +166,13 @@ def _spreads(table: Table | None) -> dict[str, float]:
     return {} if table is None else dict(zip(map(str, table["underlying"]), table["spread"].tolist(), strict=True))
 
 
+def _quanto(table: Table | None) -> dict[tuple[str, str], Quanto]:
+    if table is None:
+        return {}
+    columns = (table[name].tolist() for name in ("underlying", "settlement_currency", "correlation", "fx_vol"))
+    return {(u, c): Quanto(rho, vol) for u, c, rho, vol in zip(*columns, strict=True)}
+
+
 def build_market(
     tables: Mapping[str, Table | None], head: BookHead, *, problems: Problems, notes: Notes
 ) -> MarketSnapshot | None:
@@ -205,6 +212,7 @@ def build_market(
             forwards=curves,
             discounts=discounts,
             vols=surfaces,
+            quanto=_quanto(tables.get("market/quanto")),
             half_spread=_known(tables.get("market/liquidity"), "half_spread"),
             daily_volume=_known(tables.get("market/liquidity"), "daily_volume"),
             funding=_known(tables.get("market/funding"), "daily_rate"),

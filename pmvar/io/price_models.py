@@ -63,6 +63,13 @@ def check_scales(tables: Mapping[str, Table | None], scales: Mapping[str, PriceS
         rule = "an inverse instrument needs a lognormal underlying: it is worth 1/F coins"
         inverse = displaced & (instruments["settlement"] == Settlement.INVERSE)
         instruments.reject(problems, inverse, column="settlement", rule=rule, fix=fix)
+        rule = "a quanto needs a lognormal underlying"
+        quanto = displaced & (instruments["settlement"] == Settlement.QUANTO)
+        instruments.reject(problems, quanto, column="settlement", rule=rule, fix=fix)
+        rule = "a digital, Asian or barrier option needs a lognormal underlying"
+        other = displaced & np.isin(instruments["kind"], [Kind.DIGITAL, Kind.ASIAN, Kind.BARRIER])
+        fix = "leave the price_model of its underlying lognormal"
+        instruments.reject(problems, other, column="kind", rule=rule, fix=fix)
         rule = "an American option needs a lognormal underlying: its exercise boundary is that of one"
         american = displaced & (instruments["exercise"] == Exercise.AMERICAN)
         fix = "write european, or leave the price_model of its underlying lognormal"

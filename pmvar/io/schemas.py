@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 from pmvar.io.tables import Column, Schema, Type
-from pmvar.types import DayCount, Deliverable, Exercise, Kind, PriceModel, PutCall, Settlement
+from pmvar.types import BarrierType, DayCount, Deliverable, Exercise, Kind, Payoff, PriceModel, PutCall, Settlement
 
-PRODUCT_COLUMNS = (
-    "payoff", "barrier", "barrier_type", "rebate", "averaging_start", "fx_rate",
-)  # fmt: skip
 """Columns of products that the format knows and this version does not price."""
 MAX_VOL = 10.0
 """Largest volatility believed; a higher one is probably in percent."""
@@ -55,11 +52,10 @@ INSTRUMENTS = Schema(
         Column(
             "kind",
             Type.TEXT,
-            choices=(Kind.SPOT, Kind.FUTURE, Kind.PERPETUAL, Kind.OPTION, Kind.BOND),
-            unsupported=("digital", "barrier", "asian"),
+            choices=tuple(kind for kind in Kind if kind != Kind.CASH),
         ),
         _name("underlying"),
-        Column("settlement", Type.TEXT, choices=tuple(Settlement), unsupported=("quanto",)),
+        Column("settlement", Type.TEXT, choices=tuple(Settlement)),
         _name("quote_currency"),
         _name("settlement_currency"),
         _number("contract_size", 0.0, exclusive=True),
@@ -72,6 +68,13 @@ INSTRUMENTS = Schema(
         _number("frequency", 0.0, optional=True, high=12.0),
         Column("day_count", Type.TEXT, optional=True, choices=tuple(DayCount)),
         *(Column(name, Type.UNUSED, optional=True) for name in PRODUCT_COLUMNS),
+        Column("payoff", Type.TEXT, optional=True, choices=tuple(Payoff)),
+        _time("averaging_start", optional=True),
+        _number("average_so_far", 0.0, optional=True, exclusive=True),
+        _number("fx_rate", 0.0, optional=True, exclusive=True),
+        _number("barrier", 0.0, optional=True, exclusive=True),
+        Column("barrier_type", Type.TEXT, optional=True, choices=tuple(BarrierType)),
+        _number("rebate", 0.0, optional=True),
     ),
     key=("instrument_id",),
 )
@@ -152,7 +155,13 @@ STRESS = Schema(
     key=("scenario", "factor"),
 )
 
+QUANTO = Schema(
+    "market/quanto",
+    (_name("underlying"), _name("settlement_currency"), _number("correlation", -1.0, high=1.0), _vol("fx_vol")),
+    key=("underlying", "settlement_currency"),
+)
+
 REQUIRED = (INSTRUMENTS, POSITIONS, SPOTS)
-OPTIONAL = (BALANCES, FORWARDS, RATES, VOLS, MARKS, LIQUIDITY, DIVIDENDS, STRESS, SPREADS, FUNDING)
+OPTIONAL = (BALANCES, FORWARDS, RATES, VOLS, MARKS, LIQUIDITY, DIVIDENDS, STRESS, SPREADS, FUNDING, QUANTO)
 """Forwards, rates and vols are needed only by what is listed: a book of spots has none."""
 SCHEMAS = {schema.name: schema for schema in (*REQUIRED, *OPTIONAL)}

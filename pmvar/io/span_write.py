@@ -18,7 +18,7 @@ from pmvar.io.atomic import whole_file
 from pmvar.market.snapshot import MarketSnapshot
 from pmvar.methods.span.arrays import SpanArrays
 from pmvar.methods.span.parameters import SpanGrid, SpanParameters, Spread
-from pmvar.types import SECONDS_PER_YEAR, Exercise, Kind
+from pmvar.types import OPTION_KINDS, SECONDS_PER_YEAR, Exercise, Kind
 from pmvar.valuation.today import Terms, terms_today
 
 NEVER = "99991231"
@@ -34,11 +34,16 @@ def write_span(
 ) -> Path:
     """Write arrays of `instruments` and the parameters beside them; a file that is there is replaced whole.
 
-    Raises UsageError for an underlying whose price may be zero or less: the file says prices by ratios.
+    Raises UsageError for an underlying whose price may be zero or less, since the file says prices by ratios, and for
+    options that the file's families have no place for.
     """
     odd = sorted(set(map(str, instruments.underlying)) & set(market.scales))
     if odd:
         raise UsageError(f"a SPAN file holds no price that may be zero or less, such as {odd[0]}'s; leave it out")
+    other = np.flatnonzero(np.isin(instruments.kind, OPTION_KINDS) & (instruments.kind != Kind.OPTION))
+    if len(other):
+        name, kind = instruments.instrument_id[other[0]], instruments.kind[other[0]]
+        raise UsageError(f"{name} is a {kind} option, which this writer of SPAN files does not know; leave it out")
     root, terms = Element("spanFile"), terms_today(instruments, market)
     _texts(root, fileFormat="4.00")
     point = ElementTree.SubElement(root, "pointInTime")

@@ -75,7 +75,7 @@ ENDS = (".csv", ".parquet", ".sql")
 ROWS = " (rows)"
 """After the name of a query: its answer, among the hashes."""
 
-TIMES = frozenset({"time", "expiry", "maturity", "ex_date"})
+TIMES = frozenset({"time", "expiry", "maturity", "ex_date", "averaging_start"})
 """Columns that hold times, shown in errors as they are written."""
 
 

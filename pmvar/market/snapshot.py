@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -12,6 +13,15 @@ from pmvar.errors import InputError, Problem
 from pmvar.market.curves import DiscountCurve, ForwardCurve
 from pmvar.market.price_scale import LOGNORMAL, PriceScale
 from pmvar.market.surface import VolSurface
+
+
+class Quanto(NamedTuple):
+    """How a price moves with the currency that a quanto on it is paid in."""
+
+    correlation: float
+    """Of the price and `fx_vol`'s rate of exchange: units of the settlement currency for one of the quote currency."""
+    fx_vol: float
+    """Per √year."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +55,8 @@ class MarketSnapshot:
     """By issuer of bonds: continuous rate over the zero rates of the currency, per year; an issuer is no asset."""
     funding: Mapping[str, float] = field(default_factory=dict)
     """By perpetual: fraction of the notional that a long pays a short in a day, as expected over the horizon."""
+    quanto: Mapping[tuple[str, str], Quanto] = field(default_factory=dict)
+    """By (underlying, settlement currency)."""
     quarantined: Mapping[str, str] = field(default_factory=dict)
     """Factor name -> reason: inputs that are present but must not be used; their accounts are withheld."""
 

@@ -16,7 +16,7 @@ from pmvar.methods.span.default import scan_ranges
 from pmvar.methods.standard import unit_requirements
 from pmvar.portfolio import Portfolio
 from pmvar.scenarios.scenario_set import ScenarioSet
-from pmvar.types import FactorKind, Kind, factor_name
+from pmvar.types import OPTION_KINDS, FactorKind, factor_name
 
 QUANTILE = 0.99
 MAINTENANCE = 0.8
@@ -36,7 +36,7 @@ def collateral_margin(portfolio: Portfolio, market: MarketSnapshot, scenarios: S
             missing.setdefault(i, f"the model has no factor {factor}")
     value = value_today(table, market, missing)
     notional = unit_requirements(table, market, value).notional
-    is_option = table.kind == Kind.OPTION
+    is_option = np.isin(table.kind, OPTION_KINDS)
     sound = np.array([i not in missing for i in range(len(table))], dtype=bool)
     steps: list[Step] = []
     total, cuts = np.zeros(portfolio.n_accounts), []

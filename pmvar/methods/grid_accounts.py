@@ -11,7 +11,7 @@ from scipy import sparse
 from pmvar.methods.grid_rules import Discount, UnderlyingClass
 from pmvar.methods.grid_scenarios import SKEWS
 from pmvar.methods.grid_values import GridValues
-from pmvar.types import Kind
+from pmvar.types import OPTION_KINDS, Kind
 
 
 class UnderlyingRisk(NamedTuple):
@@ -35,8 +35,8 @@ def underlying_risk(
     """P&L and charges of positions `quantity` [account, instrument] in the instruments of `values`."""
     pnl, basis = scenario_pnl(quantity, values, cls)
     kind, price = values.instruments.kind, values.price
-    is_option, is_future = kind == Kind.OPTION, np.isin(kind, [Kind.FUTURE, Kind.PERPETUAL])
-    units = values.instruments.contract_size
+    is_option, is_future = np.isin(kind, OPTION_KINDS), np.isin(kind, [Kind.FUTURE, Kind.PERPETUAL])
+    units = values.instruments.units
     size = abs(quantity)
     option_units = _dot(size, is_option * units)
     future_notional = _dot(size, is_future * np.abs(values.delta)) * price
@@ -70,7 +70,7 @@ def scenario_pnl(
     columns = cls.scenarios()
     weight, dampener = (np.array([getattr(s, f) for s in columns]) for f in ("weight", "dampener"))
     skewed = np.array([s.vol in SKEWS for s in columns])
-    is_option = values.instruments.kind == Kind.OPTION
+    is_option = np.isin(values.instruments.kind, OPTION_KINDS)
     others = np.flatnonzero(~is_option)
     pnl = np.asarray(quantity[:, others] @ (values.value - values.today[:, None])[others]) * weight
     basis = np.zeros(len(pnl))
@@ -115,10 +115,10 @@ def _roll(quantity: sparse.csr_array, values: GridValues, cls: UnderlyingClass) 
 def _naked_shorts(quantity: sparse.csr_array, values: GridValues) -> Float[np.ndarray, " account"]:
     """Σ over strikes and expiries of the net short calls and puts, in units of the underlying."""
     table = values.instruments
-    rows = np.flatnonzero(table.kind == Kind.OPTION)
+    rows = np.flatnonzero(np.isin(table.kind, OPTION_KINDS))
     keys = np.stack([table.expiry[rows], table.strike[rows]], axis=1)
     _, strike = np.unique(keys, axis=0, return_inverse=True)
     strike = strike.reshape(-1)
-    entries = (table.contract_size[rows], (np.arange(len(rows)), strike))
+    entries = (table.units[rows], (np.arange(len(rows)), strike))
     to_strike = sparse.csr_array(entries, shape=(len(rows), int(strike.max(initial=-1)) + 1))
     return np.asarray((-(quantity[:, rows] @ to_strike)).maximum(0).sum(axis=1)).reshape(-1)

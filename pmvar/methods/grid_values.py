@@ -17,10 +17,12 @@ from pmvar.instruments import Instruments
 from pmvar.market.snapshot import MarketSnapshot
 from pmvar.methods.grid_rules import Coin, GridRules
 from pmvar.methods.grid_scenarios import GridBlock, Scenario, Skew, VolMove, VolShock, VolUnit
-from pmvar.types import DAY, SECONDS_PER_YEAR, Exercise, Kind, Settlement
+from pmvar.types import DAY, OPTION_KINDS, SECONDS_PER_YEAR, Exercise, Kind, Settlement
 from pmvar.valuation.today import STILL, Moves, Terms, moneyness, slopes_under, terms_today, values_under
 
 DAYS_PER_YEAR = SECONDS_PER_YEAR / DAY
+BUMP = 1e-4
+"""Of ln S and σ, in the slopes of the deltas of options that have no formula for them."""
 TENOR = 30.0
 """Days at which a vol shock has its nominal size."""
 
@@ -107,7 +109,7 @@ def _setting(instruments: Instruments, market: MarketSnapshot, rules: GridRules,
     cls = rules.class_of(underlying)
     terms = _marked(terms_today(instruments, market), instruments, state)
     linked = _linked(instruments, underlying, market)
-    is_option = jnp.asarray(instruments.kind == Kind.OPTION)
+    is_option = jnp.asarray(np.isin(instruments.kind, OPTION_KINDS))
     time = jnp.where(is_option, terms.time, 0.0)
     scale = market.scale(underlying)
     k = jnp.where(is_option, moneyness(terms, scale.is_linear), 0.0)
@@ -149,7 +151,7 @@ def grid_values(instruments: Instruments, market: MarketSnapshot, rules: GridRul
         raise NumericsError(f"{name} has no finite value in a scenario of {rules.name}; correct its market data")
     underlying = str(instruments.underlying[0])
     n = len(rules.class_of(underlying).scenarios())
-    discounted = (instruments.kind == Kind.OPTION) & (instruments.settlement == Settlement.LINEAR)
+    discounted = np.isin(instruments.kind, OPTION_KINDS) & (instruments.settlement != Settlement.INVERSE)
     return GridValues(
         instruments=instruments,
         today=found[:, 0],
@@ -182,7 +184,7 @@ def grid_slopes(
     by_spot, by_vol = slopes[0], replace(slopes[1], delta=delta_by_vol, price=0.0)
     # Futures start anew at every price: their profit goes with X·F, inverse with X/F, a Bachelier price's with X alone.
     is_future = np.isin(instruments.kind, [Kind.FUTURE, Kind.PERPETUAL])
-    power = np.where(instruments.settlement == Settlement.LINEAR, 1.0 - bachelier, -1.0) + at.linked
+    power = np.where(instruments.settlement != Settlement.INVERSE, 1.0 - bachelier, -1.0) + at.linked
     by_spot = replace(
         by_spot,
         delta=delta_by_spot,
@@ -232,22 +234,37 @@ def _linked(instruments: Instruments, underlying: str, market: MarketSnapshot) -
 
 
 def _delta(instruments: Instruments, terms: Terms, *, bachelier: bool) -> Float[np.ndarray, " instrument"]:
-    """Units of the underlying per contract: Black's delta, undiscounted; the delta of American options; of inverse
+    """Units of the underlying per contract: Black's delta, undiscounted; the delta of other options; of inverse
     futures, their coins."""
     units, forward, sign = (np.asarray(x) for x in (terms.units, terms.forward, terms.sign))
     time = np.maximum(np.asarray(terms.time), 0.0)
     deviation = np.maximum(np.asarray(terms.vol) * np.sqrt(time), 1e-12)
     half = 0.0 if bachelier else deviation / 2
     option = units * sign * ndtr(sign * (half - np.asarray(moneyness(terms, bachelier)) / deviation))
-    early = np.flatnonzero(instruments.exercise == Exercise.AMERICAN)
-    if len(early):
-        some = Terms(*(jnp.asarray(np.asarray(t)[early]) for t in terms))
-        slope = slopes_under(instruments.take(early), some, STILL, along=STILL._replace(log_spot=1.0))[:, 0]
-        price = some.forward * jnp.exp(-(some.rate - some.dividend_yield) * some.time)
-        option[early] = slope / np.asarray(price * some.settlement)
+    other = np.flatnonzero(_is_other(instruments))
+    if len(other):
+        option[other] = _other_delta(instruments, terms, other, STILL)
     future = np.where(instruments.settlement == Settlement.INVERSE, units / forward, units)
     is_future = np.isin(instruments.kind, [Kind.FUTURE, Kind.PERPETUAL])
-    return np.where(instruments.kind == Kind.OPTION, option, np.where(is_future, future, 0.0))
+    return np.where(np.isin(instruments.kind, OPTION_KINDS), option, np.where(is_future, future, 0.0))
+
+
+def _is_other(instruments: Instruments) -> Bool[np.ndarray, " instrument"]:
+    """Options that are not plain European ones."""
+    european = instruments.exercise == Exercise.EUROPEAN
+    return np.isin(instruments.kind, OPTION_KINDS) & ~european
+
+
+def _other_delta(instruments: Instruments, terms: Terms, rows: np.ndarray, at: Moves) -> np.ndarray:
+    """Delta of the options at `rows`, by automatic differentiation."""
+    table, some = instruments.take(rows), Terms(*(jnp.asarray(np.asarray(t)[rows]) for t in terms))
+    inverse = table.settlement == Settlement.INVERSE
+    # Of coins it is the value in the quote currency that counts, which moves with the coin's price, too.
+    along = STILL._replace(log_spot=1.0, log_settlement=inverse[:, None].astype(float))
+    slope = slopes_under(table, some, at, along=along)[:, 0]
+    early = table.exercise == Exercise.AMERICAN
+    carry = np.where(early, (some.rate - some.dividend_yield) * some.time, 0.0)
+    return slope / np.asarray(some.settlement) / np.where(inverse, 1.0, np.asarray(some.forward) * np.exp(-carry))
 
 
 def _delta_slopes(
@@ -259,7 +276,12 @@ def _delta_slopes(
     deviation = np.maximum(np.asarray(terms.vol) * root, 1e-12)
     depth, half = -np.asarray(moneyness(terms, bachelier)) / deviation, 0.0 if bachelier else 0.5
     density = units * np.exp(-((depth + half * deviation) ** 2) / 2) / np.sqrt(2 * np.pi)
-    is_option = instruments.kind == Kind.OPTION
+    is_option = np.isin(instruments.kind, OPTION_KINDS)
     coins = np.isin(instruments.kind, [Kind.FUTURE, Kind.PERPETUAL]) & (instruments.settlement == Settlement.INVERSE)
     by_log = np.where(is_option, density / deviation, np.where(coins, -units / forward, 0.0))
-    return by_log, np.where(is_option, density * root * (half - depth / deviation), 0.0)
+    by_vol = np.where(is_option, density * root * (half - depth / deviation), 0.0)
+    other = np.flatnonzero(_is_other(instruments) & (instruments.exercise != Exercise.AMERICAN))
+    for found, name in ((by_log, "log_spot"), (by_vol, "vol")) if len(other) else ():
+        up, down = (_other_delta(instruments, terms, other, STILL._replace(**{name: x})) for x in (BUMP, -BUMP))
+        found[other] = (up - down) / (2 * BUMP)
+    return by_log, by_vol

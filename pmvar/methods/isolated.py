@@ -23,7 +23,7 @@ from pmvar.methods.fallback import at_least_standard, unpriceable, value_today
 from pmvar.methods.result import MethodMargin, Step
 from pmvar.methods.standard import LEAST, PUT_MAINTENANCE, RANGE, unit_requirements
 from pmvar.portfolio import Portfolio
-from pmvar.types import Kind
+from pmvar.types import OPTION_KINDS, Kind
 
 
 class Rates(NamedTuple):
@@ -63,11 +63,11 @@ def isolated_margin(portfolio: Portfolio, market: MarketSnapshot) -> MethodMargi
     missing = unpriceable(table, market)
     value = value_today(table, market, missing)
     unit = _units(table, market, value)
-    is_option = table.kind == Kind.OPTION
+    is_option, other = table.kind == Kind.OPTION, np.isin(table.kind, OPTION_KINDS[1:])
     linear = np.isin(table.kind, [Kind.FUTURE, Kind.PERPETUAL])
     lines = [
         _Line("", name, "each", *(_sum(quantity, side.long * rows, side.short * rows) for side in unit))
-        for name, rows in (("futures", linear), ("balances", ~linear & ~is_option))
+        for name, rows in (("futures", linear), ("other options", other), ("balances", ~linear & ~is_option & ~other))
     ]
     priced = np.flatnonzero(is_option & np.isfinite(value))
     # A strike in dollars and one in another currency bound no common loss.
@@ -136,13 +136,13 @@ def _units(
     asked = np.maximum(RANGE - out, LEAST) * spot
     kept = np.where(is_call, OPTION_MAINTENANCE * spot, PUT_MAINTENANCE * np.maximum(spot, mark))
     asked = np.where(is_call, asked, np.maximum(asked, PUT_SCALE * (kept + mark) - mark))
-    margined = np.isin(instruments.kind, [Kind.FUTURE, Kind.PERPETUAL])
+    margined, carried = (np.isin(instruments.kind, kinds) for kinds in ((Kind.FUTURE, Kind.PERPETUAL), OPTION_KINDS))
     is_major = np.isin(instruments.underlying, MAJORS)
 
     def side(rates: Rates, short: np.ndarray) -> _Side:
         linear = standard.notional * np.where(is_major, rates.major, rates.other)
         return _Side(
-            np.where(is_option, value, np.where(margined, linear, standard.long)),
+            np.where(carried, value, np.where(margined, linear, standard.long)),
             np.where(is_option, size * short, np.where(margined, linear, standard.short)),
         )
 

@@ -16,7 +16,7 @@ from jaxtyping import Float
 from pmvar.instruments import Instruments
 from pmvar.market.snapshot import MarketSnapshot
 from pmvar.portfolio import Portfolio
-from pmvar.types import Kind, Settlement
+from pmvar.types import OPTION_KINDS, Kind, Payoff, Settlement
 
 LINEAR_RATE = 0.15
 """Of notional, for what has no optionality: the option rule's rate at the money."""
@@ -56,10 +56,18 @@ def unit_requirements(
         price = _usable(market, of)
         if kind in (Kind.FUTURE, Kind.PERPETUAL) and instruments.settlement[i] == Settlement.INVERSE:
             price = _usable(market, instruments.quote_currency[i])
+        quote = _usable(market, instruments.quote_currency[i])
+        if instruments.settlement[i] == Settlement.QUANTO:
+            # Both as if the settlement currency at its fixed rate were the quote currency.
+            paid = instruments.fx_rate[i] * _usable(market, instruments.settlement_currency[i])
+            price, quote = price / quote * paid, paid
         notional[i] = size * price
-        if kind == Kind.OPTION:
+        if kind == Kind.DIGITAL:
+            # All that it may pay.
+            cash = instruments.payoff[i] == Payoff.CASH_OR_NOTHING
+            notional[i] = short[i] = size * (quote if cash else np.fmax(price, instruments.strike[i] * quote))
+        elif kind in OPTION_KINDS:
             # Both in base currency per unit of the underlying.
-            quote = _usable(market, instruments.quote_currency[i])
             strike = instruments.strike[i] * quote
             if instruments.underlying[i] in market.scales:
                 spot = market.spot[market.column(instruments.underlying[i])]
@@ -70,6 +78,7 @@ def unit_requirements(
             mark = value[i] / size
             need = max(RANGE - out_of_money, LEAST) * price + mark
             short[i] = size * (need if call else max(need, PUT_MAINTENANCE * max(price, mark) + mark))
+            short[i] += size * quote * float(np.nan_to_num(instruments.rebate[i], nan=0.0))
         elif kind in (Kind.FUTURE, Kind.PERPETUAL, Kind.BOND):
             long[i] = short[i] = LINEAR_RATE * notional[i]
         elif instruments.underlying[i] != market.base_currency:

@@ -21,7 +21,7 @@ from pmvar.instruments import Instruments
 from pmvar.market.snapshot import MarketSnapshot
 from pmvar.scenarios.clock import horizon_steps
 from pmvar.scenarios.scenario_set import ScenarioSet
-from pmvar.types import DAY, FactorKind, Greek, Kind, Settlement, factor_name
+from pmvar.types import DAY, OPTION_KINDS, FactorKind, Greek, Kind, Settlement, factor_name
 from pmvar.valuation.today import Sensitivity, terms_today
 
 IMPACT = 1.0
@@ -130,9 +130,11 @@ def _unit_price(instruments: Instruments, market: MarketSnapshot) -> Float[np.nd
     settlement currency, else in its quote currency, per unit of the underlying."""
     out = np.zeros(len(instruments))
     for i in range(len(instruments)):
-        is_option = instruments.kind[i] == Kind.OPTION
+        is_option = instruments.kind[i] in OPTION_KINDS
         currency = instruments.settlement_currency[i] if is_option else instruments.quote_currency[i]
         out[i] = instruments.contract_size[i] * market.base_price(str(currency))
+        if not is_option and instruments.settlement[i] == Settlement.QUANTO:
+            out[i] = instruments.amount[i] * market.base_price(str(instruments.settlement_currency[i]))
         if not is_option and instruments.settlement[i] == Settlement.INVERSE:
             # A contract is an amount of quote currency: Q/F coins, which ds/F of the price moves.
             out[i] /= market.spot[market.column(str(instruments.underlying[i]))]
@@ -147,7 +149,7 @@ def _vol_shift(
     place = {name: f for f, name in enumerate(scenarios.factors)}
     rows = np.array([
         i for i in priced
-        if instruments.kind[i] == Kind.OPTION and factor_name(str(instruments.underlying[i]), FactorKind.VOL) in place
+        if instruments.kind[i] in OPTION_KINDS and factor_name(str(instruments.underlying[i]), FactorKind.VOL) in place
     ], dtype=np.int64)  # fmt: skip
     if len(rows):
         f = np.array([place[factor_name(str(u), FactorKind.VOL)] for u in instruments.underlying[rows]])

@@ -20,7 +20,7 @@ from pmvar.risk.measure import BlockTail
 from pmvar.risk.model_gradient import ModelGradient, ModelPiece, ModelSlopes, TileSlopes, joined
 from pmvar.risk.selection import in_threads
 from pmvar.risk.tail_sums import PIECE, PositionSums, Reach, Slot, TailWeights, centred_error
-from pmvar.types import FactorKind, Greek, Kind, Measure, Settlement, factor_name
+from pmvar.types import OPTION_KINDS, FactorKind, Greek, Kind, Measure, Settlement, factor_name
 from pmvar.valuation.exposure import exposure, first_row
 from pmvar.valuation.reprice import ProfitAndLoss
 from pmvar.valuation.store import in_strips
@@ -73,10 +73,10 @@ def market_factors(instruments: Instruments, pnl: ProfitAndLoss) -> tuple[Market
         if kind != Kind.CASH and underlying != market.base_currency:
             price = market.unit(underlying)
             add(i, "log_spot", factor_name(underlying, FactorKind.SPOT), Greek.DELTA, 1 / price)
-        if kind == Kind.OPTION:
+        if kind in OPTION_KINDS:
             add(i, "vol", factor_name(underlying, FactorKind.VOL), Greek.VEGA, 1.0)
-            if instruments.settlement[i] == Settlement.LINEAR:
-                add(i, "rate", f"{instruments.quote_currency[i]}:rate", Greek.RHO, 1.0)
+            if instruments.settlement[i] != Settlement.INVERSE:
+                add(i, "rate", f"{instruments.discount_currency[i]}:rate", Greek.RHO, 1.0)
     return tuple(
         MarketFactor(name, greek, tuple(Slot(*slot) for slot in sorted(slots.items())))
         for (name, greek), slots in reach.items()

@@ -22,7 +22,7 @@ from pmvar.risk.measure import BlockTail
 from pmvar.risk.tail_sums import Reach, Slot, TailWeights, centred_error
 from pmvar.scenarios.paths import Paths
 from pmvar.scenarios.slopes import Leaf, ParameterSlopes
-from pmvar.types import PATH_TILE, FactorKind, Kind, Measure, factor_name
+from pmvar.types import OPTION_KINDS, PATH_TILE, FactorKind, Kind, Measure, factor_name
 from pmvar.valuation.cash_flows import curve_factors
 from pmvar.valuation.exposure import first_row
 from pmvar.valuation.plan import slice_of
@@ -79,7 +79,7 @@ def shock_slots(instruments: Instruments, pnl: ProfitAndLoss) -> tuple[tuple[flo
         add(i, "log_forward", factor_name(underlying, FactorKind.SPOT), own.expiry if settled else end, 1.0)
         for name, weight in layout.basis_weights(own).items():
             add(i, FactorKind.BASIS, name, end, weight)
-        if kind == Kind.OPTION and not settled:
+        if kind in OPTION_KINDS and not settled:
             add(i, "log_vol", factor_name(underlying, FactorKind.VOL), end, layout.term_scale(own))
     return times, [[Slot(*slot) for slot in sorted(slots.items())] for slots in reach]
 

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from pmvar.instruments import Instruments
+from pmvar.instruments import Instruments, variance_time
 from pmvar.kernels.european import Bump, EuropeanTerms
 from pmvar.kernels.exercise_boundary import has_two_boundaries
 from pmvar.kernels.exercise_table import ExerciseTable, tabulated
@@ -22,7 +22,9 @@ from pmvar.market.snapshot import MarketSnapshot
 from pmvar.scenarios.scenario_set import ScenarioSet
 from pmvar.types import (
     DAY,
+    OPTION_KINDS,
     SECONDS_PER_YEAR,
+    BarrierType,
     Exercise,
     FactorKind,
     Kind,
@@ -32,6 +34,8 @@ from pmvar.types import (
     Settlement,
     factor_name,
 )
+from pmvar.valuation.average import average_block
+from pmvar.valuation.barrier import barrier_block
 from pmvar.valuation.blocks import (
     AmericanBlock,
     Block,
@@ -43,6 +47,7 @@ from pmvar.valuation.blocks import (
 )
 from pmvar.valuation.bonds import bond_block, unmoved, unpayable
 from pmvar.valuation.cash_flows import cash_flows, curve_factors
+from pmvar.valuation.payoffs import Listed, digital_block, quanto_block
 from pmvar.valuation.today import Product, american_rates, local, terms_today
 from pmvar.valuation.world import Layout, Slice
 
@@ -141,12 +146,12 @@ def grouped(names: np.ndarray, columns: np.ndarray) -> dict[str, Int[np.ndarray,
 
 def is_dated(kind: np.ndarray) -> Bool[np.ndarray, " instrument"]:
     """Whether instruments of these kinds have an expiry."""
-    return (kind == Kind.OPTION) | (kind == Kind.FUTURE)
+    return np.isin(kind, [*OPTION_KINDS, Kind.FUTURE])
 
 
 def slice_of(instruments: Instruments, i: int) -> Slice:
     """The slice that instrument `i` moves with."""
-    dated = instruments.kind[i] in (Kind.OPTION, Kind.FUTURE)
+    dated = instruments.kind[i] in (*OPTION_KINDS, Kind.FUTURE)
     return Slice(str(instruments.underlying[i]), float(instruments.expiry[i]) if dated else np.inf)
 
 
@@ -169,6 +174,17 @@ def make_plan(instruments: Instruments, market: MarketSnapshot, scenarios: Scena
     return Plan(tuple(blocks), layout, unpriced)
 
 
+def _pricer(
+    instruments: Instruments, i: int, market: MarketSnapshot
+) -> Callable[[Context, Sequence[int]], Iterator[Placed]]:
+    kind, model = instruments.formula[i], market.scale(instruments.underlying[i]).model
+    if model is not PriceModel.LOGNORMAL:
+        return DISPLACED[kind, model]
+    if kind == Kind.OPTION and instruments.settlement[i] == Settlement.QUANTO:
+        return PRICERS[kind, Settlement.QUANTO]
+    return PRICERS[kind, instruments.exercise[i] if kind == Kind.OPTION else ""]
+
+
 def _missing(instruments: Instruments, i: int, market: MarketSnapshot, scenarios: ScenarioSet) -> str:
     """Why instrument `i` cannot be valued; empty if it can."""
     if reason := missing_today(instruments, i, market) or _unexercisable(instruments, i, market, scenarios.horizon_end):
@@ -185,7 +201,7 @@ def _factors(instruments: Instruments, i: int, market: MarketSnapshot) -> list[s
     links = [market.asset[c] for c in market.chain(instruments.settlement_currency[i])]
     own = [] if instruments.kind[i] == Kind.BOND else [underlying]
     needed = [factor_name(a, FactorKind.SPOT) for a in dict.fromkeys([*own, *links]) if a != market.base_currency]
-    return needed + [factor_name(underlying, FactorKind.VOL)] * (instruments.kind[i] == Kind.OPTION)
+    return needed + [factor_name(underlying, FactorKind.VOL)] * (instruments.kind[i] in OPTION_KINDS)
 
 
 def missing_today(instruments: Instruments, i: int, market: MarketSnapshot) -> str:
@@ -194,12 +210,18 @@ def missing_today(instruments: Instruments, i: int, market: MarketSnapshot) -> s
     needed = _factors(instruments, i, market)
     if kind == Kind.BOND and (reason := unpayable(instruments, i, market)):
         return reason
-    if kind == Kind.OPTION:
+    if kind in OPTION_KINDS:
         if underlying not in market.vols:
             return f"no vol surface for {underlying}"
-        if instruments.settlement[i] == Settlement.LINEAR and instruments.quote_currency[i] not in market.discounts:
-            return f"no discount curve for {instruments.quote_currency[i]}"
-    if kind in (Kind.OPTION, Kind.FUTURE):
+        currency = instruments.discount_currency[i]
+        if instruments.settlement[i] != Settlement.INVERSE and currency not in market.discounts:
+            return f"no discount curve for {currency}"
+        if reason := _unpayable(instruments, i, market):
+            return reason
+    begun = instruments.averaging_start[i] <= market.as_of and kind in OPTION_KINDS
+    if begun and np.isnan(instruments.average_so_far[i]):
+        return f"{instruments.instrument_id[i]} has begun to average, and has no average so far"
+    if kind in (*OPTION_KINDS, Kind.FUTURE):
         if instruments.expiry[i] <= market.as_of:
             return f"{instruments.instrument_id[i]} has expired"
         if underlying not in market.forwards:
@@ -218,12 +240,25 @@ def _undisplaceable(instruments: Instruments, i: int, market: MarketSnapshot) ->
     """Why instrument `i` cannot be valued on its underlying's scale, or settle as it does; empty if it can."""
     name, model = instruments.instrument_id[i], market.scale(instruments.underlying[i]).model
     if model is not PriceModel.LOGNORMAL and (
-        instruments.settlement[i] != Settlement.LINEAR or instruments.exercise[i] == Exercise.AMERICAN
+        instruments.settlement[i] != Settlement.LINEAR
+        or instruments.exercise[i] == Exercise.AMERICAN
+        or instruments.formula[i] in (Kind.DIGITAL, Kind.ASIAN, Kind.BARRIER)
     ):
-        return f"{name} is inverse or American, which is not priced under price_model {model}"
+        return f"{name} is of a kind, settlement or exercise that is not priced under price_model {model}"
     settled = [market.asset[c] for c in market.chain(instruments.settlement_currency[i])]
     odd = [a for a in settled if market.scale(a).model is not PriceModel.LOGNORMAL]
     return f"{name} settles by way of {odd[0]}, whose price may be zero or less" if odd else ""
+
+
+def _unpayable(instruments: Instruments, i: int, market: MarketSnapshot) -> str:
+    """Why the market does not say what the payoff of option `i` is worth; empty if it does."""
+    name, settlement = instruments.instrument_id[i], instruments.settlement_currency[i]
+    if instruments.settlement[i] == Settlement.QUANTO and (instruments.underlying[i], settlement) not in market.quanto:
+        return f"no quanto correlation of {instruments.underlying[i]} with {settlement}"
+    at_hit = instruments.rebate[i] > 0 and instruments.barrier_type[i] in (BarrierType.UP_OUT, BarrierType.DOWN_OUT)
+    if at_hit and market.discounts[instruments.discount_currency[i]].discount_factor(instruments.expiry[i]) > 1:
+        return f"{name} pays a rebate at the hit under a negative rate, which is not priced"
+    return ""
 
 
 def _unexercisable(instruments: Instruments, i: int, market: MarketSnapshot, start: float) -> str:
@@ -264,8 +299,8 @@ def _carried(context: Context, columns: Sequence[int]) -> Iterator[Placed]:
 def _margined(context: Context, columns: Sequence[int]) -> Iterator[Placed]:
     table = context.instruments
     for index, filled in _padded(columns):
-        power = np.where(table.settlement[filled] == Settlement.LINEAR, 1.0, -1.0)
-        scale = table.contract_size[filled] * context.settlement_price[filled] * context.forward[filled] ** power
+        power = np.where(table.settlement[filled] == Settlement.INVERSE, -1.0, 1.0)
+        scale = table.amount[filled] * context.settlement_price[filled] * context.forward[filled] ** power
         days = (context.layout.scenarios.horizon_end - context.market.as_of) / DAY
         paid = days * np.array([context.market.funding.get(str(name), 0.0) for name in table.instrument_id[filled]])
         terms = (jnp.asarray(x) for x in (scale, power, paid))
@@ -346,8 +381,8 @@ def _options(context: Context, columns: Int[np.ndarray, " option"]) -> Options:
             found.moneyness[own] = k
             found.vol_today[own], found.vol_at_node[own] = vol[:, 0], vol[:, 3:]
             found.vol_slope[own] = (vol[:, 2] - vol[:, 1]) / (2 * width)
-    linear = columns[table.settlement[columns] == Settlement.LINEAR]
-    for currency, members in grouped(table.quote_currency, linear).items():
+    linear = columns[table.settlement[columns] != Settlement.INVERSE]
+    for currency, members in grouped(table.discount_currency, linear).items():
         curve, expiry = market.discounts[currency], table.expiry[members]
         found.discount[members] = curve.discount_factor(expiry)
         # D₁ = D₀(T)/D₀(h), the forward discount factor; 1 once the option has paid.
@@ -377,6 +412,7 @@ def _european_block(
     unit, expiry = context.unit[filled], table.expiry[filled]
     money = np.where(linear, unit * options.discount[filled], 1.0)
     slices, bases = context.rows(filled)
+    window = table.averaging[filled]
     return EuropeanBlock(
         terms=EuropeanTerms(
             scale=jnp.asarray(table.contract_size[filled] * context.settlement_price[filled] * money),
@@ -387,8 +423,8 @@ def _european_block(
         smile=_smile(context, options, filled, slices, groups=groups),
         vol_today=jnp.asarray(options.vol_today[filled]),
         vol_slope=jnp.asarray(options.vol_slope[filled]),
-        time_today=jnp.asarray((expiry - market.as_of) / SECONDS_PER_YEAR),
-        time_then=jnp.asarray(np.maximum(expiry - end, 0.0) / SECONDS_PER_YEAR),
+        time_today=jnp.asarray(variance_time(expiry - market.as_of, window) / SECONDS_PER_YEAR),
+        time_then=jnp.asarray(variance_time(np.maximum(expiry - end, 0.0), window) / SECONDS_PER_YEAR),
         log_discount_then=jnp.asarray(options.log_discount_then[filled]),
         base_row=bases,
         bachelier=bachelier,
@@ -459,6 +495,30 @@ def _exercise_tables(
     )
 
 
+def _payoff(context: Context, columns: Sequence[int], *, block: Callable[[Listed], Block]) -> Iterator[Placed]:
+    def build(context: Context, options: Options, filled: np.ndarray, *, groups: int) -> Block:
+        layout = context.layout
+        slices, bases = context.rows(filled)
+        return block(
+            Listed(
+                instruments=context.instruments.take(filled),
+                market=context.market,
+                end=layout.scenarios.horizon_end,
+                forward=context.forward[filled],
+                settlement_price=context.settlement_price[filled],
+                carry=layout.carry[np.asarray(slices)],
+                discount=options.discount[filled],
+                log_discount_then=options.log_discount_then[filled],
+                vol_today=options.vol_today[filled],
+                vol_slope=options.vol_slope[filled],
+                smile=_smile(context, options, filled, slices, groups=groups),
+                base_row=bases,
+            )
+        )
+
+    return _optioned(context, columns, build)
+
+
 PRICERS: dict[tuple[str, str], Callable[[Context, Sequence[int]], Iterator[Placed]]] = {
     (Kind.SPOT, ""): _carried,
     (Kind.CASH, ""): _carried,
@@ -467,6 +527,10 @@ PRICERS: dict[tuple[str, str], Callable[[Context, Sequence[int]], Iterator[Place
     (Kind.OPTION, Exercise.EUROPEAN): _european,
     (Kind.OPTION, Exercise.AMERICAN): _american,
     (Kind.BOND, ""): _bonds,
+    (Kind.DIGITAL, ""): partial(_payoff, block=digital_block),
+    (Kind.ASIAN, ""): partial(_payoff, block=average_block),
+    (Kind.OPTION, Settlement.QUANTO): partial(_payoff, block=quanto_block),
+    (Kind.BARRIER, ""): partial(_payoff, block=barrier_block),
 }
 """The pricer table: a new product is one kernel, one builder and one row."""
 
@@ -476,12 +540,3 @@ DISPLACED: dict[tuple[str, PriceModel], Callable[[Context, Sequence[int]], Itera
     (Kind.OPTION, PriceModel.BACHELIER): _bachelier,
 }
 """Where the underlying's price is not lognormal."""
-
-
-def _pricer(
-    instruments: Instruments, i: int, market: MarketSnapshot
-) -> Callable[[Context, Sequence[int]], Iterator[Placed]]:
-    model = market.scale(instruments.underlying[i]).model
-    if model is PriceModel.LOGNORMAL:
-        return PRICERS[instruments.kind[i], instruments.exercise[i]]
-    return DISPLACED[instruments.kind[i], model]

@@ -11,19 +11,26 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
-from pmvar.instruments import Instruments
+from pmvar.instruments import Instruments, variance_time
 from pmvar.kernels.american import american
+from pmvar.kernels.average import average_price, earlier_share, exponential_mean, window_variance
 from pmvar.kernels.bachelier import normalised_bachelier
+from pmvar.kernels.barrier import BarrierTerms, barrier_price
 from pmvar.kernels.black import normalised_black
+from pmvar.kernels.digital import normalised_digital
+from pmvar.kernels.quanto import quanto_drift
+from pmvar.market.slope import smile_slope
 from pmvar.market.snapshot import MarketSnapshot
 from pmvar.types import (
     DAY,
+    OPTION_KINDS,
     SECONDS_PER_YEAR,
     Deliverable,
     Exercise,
     FactorKind,
     Greek,
     Kind,
+    Payoff,
     PutCall,
     Settlement,
     factor_name,
@@ -64,6 +71,24 @@ class Terms(NamedTuple):
     """Of the underlying's `PriceScale`: 0 of a lognormal one."""
     bachelier: Float[Array, " instrument"]
     """1 where that scale is Bachelier's, else 0."""
+    skew: Float[Array, " instrument"]
+    """∂σ/∂k at the strike of digital options, by the log of it."""
+    asset: Float[Array, " instrument"]
+    """1 for digital options that pay the asset, 0 for those that pay cash."""
+    window: Float[Array, " instrument"]
+    """Years that Asian options average over."""
+    known: Float[Array, " instrument"]
+    """What the past has put into the average, in quote currency."""
+    growth: Float[Array, " instrument"]
+    """Of the forward per year, over the window."""
+    covariance: Float[Array, " instrument"]
+    """Of quanto options, see `quanto_drift`; else 0."""
+    barrier: Float[Array, " instrument"]
+    up: Float[Array, " instrument"]
+    """+1 a barrier above, −1 below."""
+    knock_in: Float[Array, " instrument"]
+    """1 what comes to life at the barrier, 0 what ends there."""
+    rebate: Float[Array, " instrument"]
 
 
 Columns = Sequence[Float[np.ndarray, "*#shape"]]
@@ -100,11 +125,58 @@ def _positive(x: Array) -> Array:
 
 def _option(terms: Terms, product: Product, m: Moves) -> Float[Array, "..."]:
     time = _positive(terms.time - m.clock)
+    vol = _positive(terms.vol + m.vol)
     normalised = normalised_bachelier if product.bachelier else normalised_black
-    k = moneyness(terms, product.bachelier) - m.log_spot
-    price = normalised(k, _positive(terms.vol + m.vol) * jnp.sqrt(time), terms.sign)
-    unit, move = (terms.shift, 0.0) if product.bachelier else (terms.forward + terms.shift, m.log_spot)
-    paid = unit * jnp.exp(move - (terms.rate + m.rate) * time) if product.linear else 1.0
+    # A quanto's price is lognormal.
+    move = m.log_spot + quanto_drift(vol, time, terms.covariance)
+    price = normalised(moneyness(terms, product.bachelier) - move, vol * jnp.sqrt(time), terms.sign)
+    unit, grown = (terms.shift, 0.0) if product.bachelier else (terms.forward + terms.shift, move)
+    paid = unit * jnp.exp(grown - (terms.rate + m.rate) * time) if product.linear else 1.0
+    return terms.units * terms.settlement * jnp.exp(m.log_settlement) * paid * price
+
+
+def _root(time: Float[Array, "..."]) -> Float[Array, "..."]:
+    # Its slope is none at 0, where a clock stands still that is past the expiry.
+    alive = time > 0
+    return jnp.where(alive, jnp.sqrt(jnp.where(alive, time, 1.0)), 0.0)
+
+
+def _digital(terms: Terms, linear: bool, m: Moves) -> Float[Array, "..."]:
+    time = _positive(terms.time - m.clock)
+    k = jnp.log(terms.strike / terms.forward) - m.log_spot
+    root = _root(time)
+    price = normalised_digital(k, _positive(terms.vol + m.vol) * root, terms.skew * root, terms.sign, terms.asset)
+    power = terms.asset if linear else terms.asset - 1
+    log_discount = -(terms.rate + m.rate) * time if linear else 0.0
+    paid = terms.forward**power * jnp.exp(power * m.log_spot + log_discount)
+    return terms.units * terms.settlement * jnp.exp(m.log_settlement) * paid * price
+
+
+def _average(terms: Terms, linear: bool, m: Moves) -> Float[Array, "..."]:
+    """What passes of the window while the clock moves is averaged at the spot."""
+    time = _positive(terms.time - m.clock)
+    began, left = jnp.minimum(terms.time, terms.window), jnp.minimum(time, terms.window)
+    growth, ratio = terms.growth * left, jnp.exp(m.log_spot)
+    ahead = left / terms.window * ratio * exponential_mean(-growth)
+    known = terms.known / terms.forward + (began - left) / terms.window * ratio * terms.spot / terms.forward
+    vol = _positive(terms.vol + m.vol)
+    variance = vol**2 * (time - left) + window_variance(vol**2 * left, earlier_share(growth))
+    price = average_price(ahead, terms.strike / terms.forward - known, variance, terms.sign)
+    paid = terms.forward * jnp.exp(-(terms.rate + m.rate) * time) if linear else 1 / (known + ahead)
+    return terms.units * terms.settlement * jnp.exp(m.log_settlement) * paid * price
+
+
+def _barrier(terms: Terms, linear: bool, m: Moves) -> Float[Array, "..."]:
+    """As an American option's, the spot runs along its curve while the clock moves."""
+    time = _positive(terms.time - m.clock)
+    carry = jnp.log(terms.forward / terms.spot) * (time / terms.time)
+    rate = (terms.rate + m.rate) * time if linear else jnp.zeros_like(time)
+    forward = terms.forward * jnp.exp(m.log_spot)
+    k, h = jnp.log(terms.strike / forward), jnp.log(terms.barrier / forward) + carry
+    deviation = _positive(terms.vol + m.vol) * _root(time)
+    which = BarrierTerms(terms.sign, terms.up, terms.knock_in)
+    price = barrier_price(which, k, h, carry, deviation, rate, terms.rebate / forward, jnp.zeros_like(time))
+    paid = forward * jnp.exp(-rate) if linear else 1.0
     return terms.units * terms.settlement * jnp.exp(m.log_settlement) * paid * price
 
 
@@ -151,11 +223,18 @@ def _bond(terms: Terms, m: Moves) -> Float[Array, "..."]:
 
 
 def _value(product: Product, terms: Terms, m: Moves) -> Float[Array, "..."]:
-    if product.kind is Kind.OPTION:
+    kind = product.kind
+    if kind is Kind.OPTION:
         return _american(terms, m) if product.american else _option(terms, product, m)
-    if product.kind is Kind.BOND:
+    if kind is Kind.BOND:
         return _bond(terms, m)
-    return (_margined if product.kind in (Kind.FUTURE, Kind.PERPETUAL) else _carried)(terms, product, m)
+    if kind in OTHERS:
+        return OTHERS[kind](terms, product.linear, m)
+    return (_margined if kind in (Kind.FUTURE, Kind.PERPETUAL) else _carried)(terms, product, m)
+
+
+OTHERS = {Kind.DIGITAL: _digital, Kind.ASIAN: _average, Kind.BARRIER: _barrier}
+"""Options that are not plain."""
 
 
 @partial(jax.jit, static_argnames="product")
@@ -198,30 +277,61 @@ def american_rates(instruments: Instruments, i: int, market: MarketSnapshot, sta
     return rate, round(rate - float(np.log(forward[1] / forward[0])) / year, 12)
 
 
+def average_terms(instruments: Instruments, i: int, market: MarketSnapshot) -> dict[str, float]:
+    """`Terms` of Asian option `i`, by name."""
+    expiry, start = float(instruments.expiry[i]), float(instruments.averaging_start[i])
+    window, passed = expiry - start, max(market.as_of - start, 0.0)
+    forward = market.forwards[instruments.underlying[i]].at(np.array([start, expiry]))
+    return {
+        "window": window / SECONDS_PER_YEAR,
+        "known": passed / window * float(instruments.average_so_far[i]) if passed else 0.0,
+        "growth": float(np.log(forward[1] / forward[0])) / (expiry - max(start, market.as_of)) * SECONDS_PER_YEAR,
+    }
+
+
 def terms_today(instruments: Instruments, market: MarketSnapshot) -> Terms:
     """What values each instrument; all must be valuable (see `Plan.unpriced`)."""
     n = len(instruments)
-    out = {name: np.ones(n) for name in Terms._fields} | {"shift": np.zeros(n), "bachelier": np.zeros(n)}
-    out["units"] = instruments.contract_size
+    out = {name: np.ones(n) for name in Terms._fields}
+    for name in ("skew", "known", "growth", "covariance", "shift", "bachelier"):
+        out[name] = np.zeros(n)
+    ways = instruments.barrier_type.astype(str)
+    out["barrier"] = np.where(np.isnan(instruments.barrier), 1.0, instruments.barrier)
+    out["up"] = np.where(np.char.startswith(ways, "up"), 1.0, -1.0)
+    out["knock_in"] = np.char.endswith(ways, "in").astype(float)
+    out["rebate"] = np.nan_to_num(instruments.rebate, nan=0.0)
+    out["asset"] = (instruments.payoff == Payoff.ASSET_OR_NOTHING).astype(float)
+    out["units"] = instruments.amount
+    left = instruments.expiry - market.as_of
+    short = np.where(instruments.formula == Kind.OPTION, instruments.averaging, 0.0)
+    time = variance_time(left, short) / SECONDS_PER_YEAR
     for i in range(n):
         kind, underlying, expiry = instruments.kind[i], instruments.underlying[i], float(instruments.expiry[i])
         base = kind in (Kind.CASH, Kind.BOND) or underlying == market.base_currency
         out["spot"][i] = 1.0 if base else market.spot[market.column(underlying)]
         out["settlement"][i] = market.base_price(instruments.settlement_currency[i])
-        dated = kind in (Kind.OPTION, Kind.FUTURE)
+        dated = kind in (*OPTION_KINDS, Kind.FUTURE)
         out["forward"][i] = float(market.forwards[underlying].at(expiry)) if dated else out["spot"][i]
         if not base:
             scale = market.scale(underlying)
             out["shift"][i], out["bachelier"][i] = scale.shift, scale.is_linear
-        if kind == Kind.OPTION:
+        if kind in OPTION_KINDS:
             k = market.forwards[underlying].moneyness(instruments.strike[i], expiry)
             out["strike"][i] = instruments.strike[i]
             out["sign"][i] = 1.0 if instruments.put_call[i] == PutCall.CALL else -1.0
             out["vol"][i] = float(market.vols[underlying].vol(np.array([k]), expiry)[0])
-            out["time"][i] = (expiry - market.as_of) / SECONDS_PER_YEAR
-            curve = market.discounts.get(instruments.quote_currency[i])
+            out["time"][i] = time[i]
+            curve = market.discounts.get(instruments.discount_currency[i])
+            if instruments.settlement[i] == Settlement.QUANTO:
+                quanto = market.quanto[underlying, instruments.settlement_currency[i]]
+                out["covariance"][i] = quanto.correlation * quanto.fx_vol
             if curve is not None:
                 out["rate"][i] = -np.log(float(curve.discount_factor(expiry))) / out["time"][i]
+        if instruments.formula[i] == Kind.ASIAN:
+            for name, x in average_terms(instruments, i, market).items():
+                out[name][i] = x
+        if kind == Kind.DIGITAL:
+            out["skew"][i] = float(smile_slope(market.vols[underlying], np.array([k]), expiry)[0])
         if instruments.exercise[i] == Exercise.AMERICAN:
             out["rate"][i], out["dividend_yield"][i] = american_rates(instruments, i, market, market.as_of)
     bonds = np.flatnonzero(instruments.kind == Kind.BOND)
@@ -267,9 +377,9 @@ def values_and_greeks(
             curved = np.array([not market.scale(a).is_linear for a in asset])
             factors = [factor_name(a, FactorKind.SPOT) for a in asset]
             put(rows[has], factors, Greek.DELTA, slope / unit)
-            if product.kind is Kind.OPTION:
+            if product.kind in OPTION_KINDS:
                 put(rows[has], factors, Greek.GAMMA, (bend - curved * slope) / unit**2)
-        if product.kind is Kind.OPTION:
+        if product.kind in OPTION_KINDS:
             put(rows, [factor_name(u, FactorKind.VOL) for u in some.underlying], Greek.VEGA, vega)
             put(rows, ["time"] * len(rows), Greek.THETA, theta * (DAY / SECONDS_PER_YEAR))
         if product.kind is Kind.PERPETUAL and market.funding:
@@ -281,8 +391,8 @@ def values_and_greeks(
             put(rows, ["time"] * len(rows), Greek.THETA, theta * (DAY / SECONDS_PER_YEAR))
             for factor, slope in key_rates(some, market, model_factors).items():
                 put(rows, [factor] * len(rows), Greek.RHO, slope)
-        if product.kind is Kind.OPTION and product.linear:
-            put(rows, [f"{c}:rate" for c in some.quote_currency], Greek.RHO, rho)
+        if product.kind in OPTION_KINDS and product.linear:
+            put(rows, [f"{c}:rate" for c in some.discount_currency], Greek.RHO, rho)
     return value, [Sensitivity(f, g, column) for (f, g), column in sorted(table.items())]
 
 
@@ -360,15 +470,15 @@ def _padded(terms: Terms, product: Product) -> Terms:
 
 def _products(instruments: Instruments, terms: Terms) -> Iterator[tuple[np.ndarray, Product]]:
     """Rows that one formula values together, at most `AMERICANS` of American options, and their product."""
-    columns = (instruments.kind, instruments.settlement, instruments.exercise)
+    columns = (instruments.formula, instruments.settlement, instruments.exercise)
     bachelier = np.asarray(terms.bachelier) > 0
     products = np.array([f"{k} {s} {e} {b}" for k, s, e, b in zip(*columns, bachelier, strict=True)])
     for name in np.unique(products):
         rows = np.flatnonzero(products == name)
         first = rows[0]
         product = Product(
-            Kind(instruments.kind[first]),
-            instruments.settlement[first] == Settlement.LINEAR,
+            Kind(instruments.formula[first]),
+            instruments.settlement[first] != Settlement.INVERSE,
             instruments.exercise[first] == Exercise.AMERICAN,
             bool(bachelier[first]),
         )

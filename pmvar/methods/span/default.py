@@ -26,7 +26,7 @@ from pmvar.methods.span.parameters import STANDARD, CombinedCommodity, Leg, Span
 from pmvar.models.specification import ModelSpecification
 from pmvar.portfolio import Portfolio
 from pmvar.scenarios.scenario_set import ScenarioSet
-from pmvar.types import DAY, FactorKind, Kind, factor_name
+from pmvar.types import DAY, OPTION_KINDS, FactorKind, Kind, factor_name
 from pmvar.valuation.today import STILL, Moves, terms_today, values_under
 
 LEAST_PRICE = 1e-3
@@ -157,7 +157,7 @@ def default_arrays(
     ranges = [_ranges_of(u, market, scenarios, rules) for u in names]
     commodity = np.array([names.index(str(u)) for u in instruments.underlying], dtype=np.int64)
     price = np.array([r.price for r in ranges])[commodity]
-    is_option = instruments.kind == Kind.OPTION
+    is_option = np.isin(instruments.kind, OPTION_KINDS)
     vol = np.where(is_option, _vol_range(instruments, names, ranges, commodity, market, scenarios), 0.0)
     clock = np.where(is_option, AGEING, 0.0)[:, None]
     linked = _linked(instruments, market)
@@ -182,7 +182,7 @@ def default_arrays(
         loss=grid.weight * (now - moved),
         delta=delta,
         value=np.where(is_option, now[:, 0], 0.0),
-        count=instruments.contract_size,
+        count=instruments.units,
     )
     parameters = SpanParameters(
         grid,
