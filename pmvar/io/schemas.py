@@ -67,7 +67,6 @@ INSTRUMENTS = Schema(
         _number("coupon", 0.0, optional=True, high=1.0),
         _number("frequency", 0.0, optional=True, high=12.0),
         Column("day_count", Type.TEXT, optional=True, choices=tuple(DayCount)),
-        *(Column(name, Type.UNUSED, optional=True) for name in PRODUCT_COLUMNS),
         Column("payoff", Type.TEXT, optional=True, choices=tuple(Payoff)),
         _time("averaging_start", optional=True),
         _number("average_so_far", 0.0, optional=True, exclusive=True),

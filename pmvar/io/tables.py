@@ -43,8 +43,6 @@ class Type(StrEnum):
     """Free text without control characters."""
     NUMBER = "number"
     TIME = "time"
-    UNUSED = "unused"
-    """A column of the format that this version does not use: its cells must be blank."""
 
 
 @dataclass(frozen=True)
@@ -62,8 +60,6 @@ class Column:
     exclusive: bool = False
     """The bounds themselves are out of bounds."""
     choices: tuple[str, ...] = ()
-    unsupported: tuple[str, ...] = ()
-    """Names that the format knows and this version does not price."""
     reserved: str = ""
     """A prefix that names of this column may not have."""
     fix: str = ""
@@ -167,21 +163,11 @@ def _matches(texts: list[str], pattern: str) -> np.ndarray:
 
 def _text_faults(column: Column, codes: np.ndarray, texts: list[str]) -> Iterator[Fault]:
     blank = np.array([text == "" for text in texts])
-    if column.type is Type.UNUSED:
-        yield ~blank[codes], "belongs to products that this version does not price", "leave it blank"
-        return
     if not column.optional:
         yield blank[codes], "must not be blank", "supply it"
     if column.choices:
-        unsupported = np.isin(texts, column.unsupported)
-        offered = ", ".join(column.choices)
-        yield (
-            unsupported[codes],
-            f"is not priced by this version, which prices {offered}",
-            "remove these rows",
-        )
-        wrong = ~(blank | unsupported | np.isin(texts, column.choices))
-        yield wrong[codes], f"must be one of {offered}", "correct it"
+        wrong = ~(blank | np.isin(texts, column.choices))
+        yield wrong[codes], f"must be one of {', '.join(column.choices)}", "correct it"
     elif column.type is Type.NAME:
         sound = blank | _matches(texts, _NAME)
         rule = "must not begin with = + - @ (a spreadsheet runs it) nor hold control characters"
@@ -197,7 +183,7 @@ def _text_faults(column: Column, codes: np.ndarray, texts: list[str]) -> Iterato
 def _read_text(column: Column, cells: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray, list[Fault]]:
     kind = cells.type.value_type if pa.types.is_dictionary(cells.type) else cells.type
     n = len(cells)
-    if pa.types.is_null(kind) or (column.type is Type.UNUSED and cells.null_count == n):
+    if pa.types.is_null(kind):
         cells, kind = pa.chunked_array([pa.nulls(n, pa.string())]), pa.string()
     if not _is_text(kind):
         fault = (np.ones(n, bool), f"must hold text, not {cells.type}", "write the column as text")
