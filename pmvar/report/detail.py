@@ -9,7 +9,7 @@ import numpy as np
 
 from pmvar.report import figures
 from pmvar.report.account import Account, Component
-from pmvar.report.format import fixed, money
+from pmvar.report.format import fixed, held_factors, money
 from pmvar.risk.result import AccountDetail
 
 PARAMETERS = 8
@@ -101,7 +101,7 @@ def _factors(account: Account) -> list[str]:
     """Factors to show, those of the account's largest underlyings first, in pairs of spot and vol."""
     known = list(dict.fromkeys(name for scenario in account.worst for name in scenario.shocks))
     order = {c.name: place for place, c in enumerate(account.underlyings)}
-    held = [name for name in known if name.rpartition(":")[0] in order]
+    held = held_factors(known, order)
     # An account of balances alone names no underlying: then the model's first factors are the best guess.
     return sorted(held or known, key=lambda name: order.get(name.rpartition(":")[0], 0))[:FACTORS]
 

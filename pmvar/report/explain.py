@@ -15,12 +15,13 @@ from pmvar.report.account import Account, Component, build_account, column
 from pmvar.report.format import (
     ABSENT,
     THIN,
+    factor_move,
     fixed,
+    held_factors,
     horizon,
     level,
     moment,
     money,
-    move,
     percent,
     significant,
 )
@@ -243,8 +244,8 @@ def _worst(account: Account, settings: Mapping[str, Any]) -> list[str]:
     held = {c.name for c in account.underlyings}
     for s in account.worst[:SCENARIOS]:
         # The factors of what the account holds; the others move too, and do nothing to it.
-        shown = {f: x for f, x in s.shocks.items() if f.rpartition(":")[0] in held} or s.shocks
-        moves = ", ".join(f"{name.replace(':', ' ')} {move(x)}" for name, x in shown.items())
+        shown = {f: s.shocks[f] for f in held_factors(s.shocks, held)} or s.shocks
+        moves = ", ".join(f"{name.replace(':', ' ')} {factor_move(name, x)}" for name, x in shown.items())
         head = f"{s.rank}. loss {fixed(s.loss, 2)} (scenario {s.number}): "
         lines += textwrap.wrap(head + moves, WIDTH, subsequent_indent="   ", break_on_hyphens=False)
     return lines

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Collection
 from typing import Any
+
+from pmvar.models.factor_points import is_level, kind_and_point
+from pmvar.types import FactorKind
 
 THIN = "\u202f"
 """Narrow no-break space: separates thousands and units, and never breaks a line."""
@@ -75,6 +79,18 @@ def move(log_change: Any, decimals: int = 1) -> str:
         return percent(math.expm1(float(log_change)), decimals, sign=True)
     except OverflowError:
         return ABSENT
+
+
+def factor_move(factor: str, x: Any) -> str:
+    """`move` of a price or a vol; of a basis, a rate or a spread its basis points."""
+    return f"{fixed(1e4 * float(x), 1, sign=True)} bp" if is_level(factor) else move(x)
+
+
+def held_factors(factors: Collection[str], held: Collection[str]) -> list[str]:
+    """Those of `factors` that move what is held: of its names, and with a bond's spread the rates."""
+    own = {name for name in factors if name.rpartition(":")[0] in held}
+    bonds = any(kind_and_point(name)[0] == FactorKind.SPREAD for name in own)
+    return [n for n in factors if n in own or (bonds and kind_and_point(n)[0] == FactorKind.RATE)]
 
 
 def moment(text: Any) -> str:

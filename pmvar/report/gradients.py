@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from pmvar.risk.result import Columns
-from pmvar.types import Greek
+from pmvar.types import FactorKind, Greek
 
 
 @dataclass(frozen=True)
@@ -74,6 +74,8 @@ def _market_move(factor: str, greek: str, spots: Mapping[str, float]) -> tuple[s
             return "change of delta per 1 of price", f"{name} price rises 1 (effect on delta)", 1.0
         case Greek.VEGA:
             return "per 1.00 of vol", f"{name} implied vol rises 1 point", 0.01
+        case Greek.RHO if factor.endswith(f":{FactorKind.SPREAD}"):
+            return "per 1.00 of spread", f"{name} spread rises 1 basis point", 1e-4
         case Greek.RHO:
             return "per 1.00 of rate", f"{name} rate rises 1 basis point", 1e-4
         case Greek.THETA:

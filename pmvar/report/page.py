@@ -7,7 +7,7 @@ from typing import Any
 
 from pmvar.report import format
 
-FILTERS = ("fixed", "significant", "money", "compact", "percent", "level", "move", "moment", "horizon")
+FILTERS = ("fixed", "significant", "money", "compact", "percent", "level", "move", "factor_move", "moment", "horizon")
 
 
 def page(template: str, **context: Any) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from pmvar.models.factor_points import kind_and_point
 from pmvar.report.account import column
 from pmvar.report.format import ABSENT, compact, fixed, horizon, level, percent, significant
 from pmvar.risk.result import Columns, MarginResult
@@ -130,6 +131,13 @@ def _row(margins: Columns, i: int) -> dict[str, Any]:
     return row
 
 
+MOVES = {
+    "spot": "price", "vol": "implied vol (its logarithm)", "basis": "forward over spot (its logarithm)",
+    "rate": "zero rate", "spread": "spread over the zero rates",
+}  # fmt: skip
+"""What a factor moves, in words."""
+
+
 def model_rows(model: Mapping[str, Any]) -> list[dict[str, str]]:
     """The factor table: yearly volatility, degrees of freedom, source; tolerant of what a manifest lacks."""
     factors = model.get("factors", ())
@@ -143,7 +151,7 @@ def model_rows(model: Mapping[str, Any]) -> list[dict[str, str]]:
         gaussian = "Gaussian" if "degrees_of_freedom" in entry else ABSENT
         rows.append({
             "name": name,
-            "moves": {"spot": "price", "vol": "implied vol (its logarithm)"}.get(name.rpartition(":")[2], ""),
+            "moves": MOVES.get(kind_and_point(name)[0], ""),
             "step": percent(volatility, 2),
             "year": percent(float(volatility) * math.sqrt(steps), 1),
             "dof": significant(dof, 3) if dof is not None else gaussian,
