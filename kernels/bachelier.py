@@ -44,12 +44,19 @@ def implied_bachelier_deviation(
     put. A price that is not positive, or not finite, gives NaN and False. With y = |k|/s the price over |k| is
     g(y) = φ(y)/y − Φ(−y), a convex function that falls; ln g is concave in ln y and below ln(φ(0)/y) and
     −ln(e^(y²/2) − 1), so that Newton's steps from the smaller of the two bounds fall towards y and never pass it.
+    Slopes are those of the equation solved: 1/φ(y) by the price.
     """
     x = jnp.abs(moneyness)
     ok = (otm_price > 0) & jnp.isfinite(otm_price) & jnp.isfinite(moneyness)
-    price = jnp.where(ok, otm_price, 1.0)
+    s = _solved(jnp.where(ok, otm_price, 1.0), jnp.where(ok, x, 1.0))
+    return jnp.where(ok, s, jnp.nan), ok
+
+
+@jax.custom_jvp
+def _solved(price: Float[Array, "*shape"], x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """s of the call at moneyness x ≥ 0."""
     at_money = x <= 1e-10 * price
-    x = jnp.where(at_money, 1.0, jnp.where(ok, x, 1.0))
+    x = jnp.where(at_money, 1.0, x)
     # Beyond 1e-290 of |k| nothing of g is left in float64.
     target = jnp.log(jnp.maximum(price / x, 1e-290))
 
@@ -62,8 +69,15 @@ def implied_bachelier_deviation(
     least = jnp.log(1 / math.sqrt(2 * math.pi)) - target
     wing = 0.5 * jnp.log(2 * jnp.logaddexp(0.0, -target))
     v = jax.lax.fori_loop(0, NEWTON, step, jnp.minimum(least, wing))
-    s = jnp.where(at_money, price * math.sqrt(2 * math.pi), x * jnp.exp(-v))
-    return jnp.where(ok, s, jnp.nan), ok
+    return jnp.where(at_money, price * math.sqrt(2 * math.pi), x * jnp.exp(-v))
+
+
+@_solved.defjvp
+def _solved_slope(given: tuple[Array, Array], along: tuple[Array, Array]) -> tuple[Array, Array]:
+    """∂s/∂c = 1/φ(d), ∂s/∂x = Φ(−d)/φ(d)."""
+    s = _solved(*given)
+    d = given[1] / s
+    return s, (along[0] + normal_cdf(-d) * along[1]) / jnp.maximum(_density(d), 1e-300)
 
 
 def _density(x: Array) -> Array:

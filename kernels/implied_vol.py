@@ -25,7 +25,8 @@ def implied_total_deviation(
 
     `otm_price` is undiscounted and per unit of forward: of the call where `log_moneyness` k = ln(K/F) ≥ 0,
     else of the put. A price not strictly between 0 and min(1, e^k), or not finite, gives NaN and False. The
-    error in s is that of the price over its vega, 1e-12 of s for ordinary quotes.
+    error in s is that of the price over its vega, 1e-12 of s for ordinary quotes. Its slopes are those of the
+    equation that it solves: 1/vega by the price.
 
     A put at k is e^k calls at −k, so one problem is solved: x = |k|, c = Φ(d₁) − e^x Φ(d₂). Newton runs on
     ln(−ln c) as a function of ln s, nearly a straight line in the wings, where −ln c ≈ x²/2s² (after Jäckel
@@ -34,7 +35,14 @@ def implied_total_deviation(
     x = jnp.abs(log_moneyness)
     call = otm_price * jnp.exp(jnp.maximum(-log_moneyness, 0.0))
     ok = (call > 0) & (call < 1) & jnp.isfinite(log_moneyness)
-    x, call = jnp.where(ok, x, 0.0), jnp.where(ok, call, 0.5)
+    # Where there is none, a neighbour's slope must not become NaN by way of this one's.
+    s = _solved(jnp.where(ok, call, 0.5), jnp.where(ok, x, 0.0))
+    return jnp.where(ok, s, jnp.nan), ok
+
+
+@jax.custom_jvp
+def _solved(call: Float[Array, "*shape"], x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """s of the call at log-moneyness x ≥ 0."""
     target = jnp.log(_minus_log(call, 1 - call))
 
     def step(_: Array | int, state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
@@ -50,7 +58,17 @@ def implied_total_deviation(
     # The inflection of the price in s, √2x, or the at-the-money law c ≈ s/√2π, whichever is larger.
     start = jnp.log(jnp.clip(jnp.maximum(jnp.sqrt(2 * x), call * math.sqrt(2 * math.pi)), *BRACKET))
     y, _, _ = jax.lax.fori_loop(0, ITERATIONS, step, (start, low, high))
-    return jnp.where(ok, jnp.exp(y), jnp.nan), ok
+    return jnp.exp(y)
+
+
+@_solved.defjvp
+def _solved_slope(given: tuple[Array, Array], along: tuple[Array, Array]) -> tuple[Array, Array]:
+    """∂s/∂c = 1/φ(d₁), ∂s/∂x = e^x Φ(d₂)/φ(d₁)."""
+    x = given[1]
+    s = _solved(*given)
+    d1 = -x / s + s / 2
+    vega = jnp.maximum(jnp.exp(-0.5 * d1**2) / math.sqrt(2 * math.pi), _TINY)
+    return s, (along[0] + jnp.exp(x) * normal_cdf(d1 - s) * along[1]) / vega
 
 
 def _minus_log(call: Array, rest: Array) -> Array:

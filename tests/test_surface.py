@@ -142,6 +142,17 @@ def test_one_sided_and_crossed_quotes_are_dropped():
     assert np.all(smile.bid_vol < smile.implied_vol) and np.all(smile.implied_vol < smile.ask_vol)
 
 
+def test_a_quote_beyond_its_bounds_is_left_out_by_name():
+    """A put for more than its strike, quoted on both sides: no volatility has that price."""
+    q = quotes(forward=1000.0, discount=1.0)
+    bid, ask = q.put_bid.copy(), q.put_ask.copy()
+    bid[3], ask[3] = q.strike[3] + 1, q.strike[3] + 2
+    fitted = fit_chain([ExpiryQuotes(FAR, q.strike, q.call_bid, q.call_ask, bid, ask)], spot=1000.0, as_of=AS_OF)
+    (smile,) = fitted.smiles
+    assert smile.impossible.tolist() == [q.strike[3]] and smile.dropped == 1
+    assert q.strike[3] not in smile.strike and np.isfinite(smile.implied_vol).all()
+
+
 def test_too_few_pairs_interpolate_the_carry():
     whole = quotes(forward=1020.0, discount=0.98)
     few = quotes(forward=1.0, discount=1.0, expiry=NEAR, n=FEWEST_PAIRS - 1)

@@ -16,7 +16,7 @@ from zoneinfo import ZoneInfo
 import numpy as np
 
 from pmvar.calibration.assumed import VOL_TENOR, assumed_model
-from pmvar.errors import InputError, Problem
+from pmvar.errors import InputError, Problem, some_of
 from pmvar.io.chain_file import read_chain
 from pmvar.io.import_summary import ImportSummary, book_head, columns
 from pmvar.io.problems import Problems
@@ -101,6 +101,11 @@ def import_cboe(chain: str | Path, out: str | Path) -> ImportSummary:
     ):
         if count:
             notes.append(f"{count} {what}")
+    notes += [
+        f"{format_time(s.expiry)}: no vol has the price quoted at strikes {some_of(f'{k:g}' for k in s.impossible)}"
+        for s in fitted.smiles
+        if len(s.impossible)
+    ]
     notes += [f"forward of {format_time(t)} interpolated: too few pairs" for t in fitted.interpolated_forward]
     return ImportSummary(path, counts, tuple(notes))
 

@@ -65,6 +65,8 @@ class Smile:
     ask_vol: Float[np.ndarray, "strike"]
     dropped: int
     """Strikes whose out-of-the-money side is one-sided, crossed, or has no volatility."""
+    impossible: Float[np.ndarray, "lost"]
+    """Those of them that are quoted on both sides, at a price that no volatility has."""
 
 
 @dataclass(frozen=True)
@@ -219,9 +221,11 @@ def _smiles(
     k = np.broadcast_to(np.log(strike / f), price.shape)
     deviation, _ = _implied(jnp.asarray(price), jnp.asarray(k))
     vol = np.asarray(deviation) / np.sqrt(year)
-    kept = two_sided(bid, ask) & np.isfinite(vol[1])
+    quoted = two_sided(bid, ask)
+    kept = quoted & np.isfinite(vol[1])
     smiles = []
     for q, part in zip(chain, np.split(np.arange(len(strike)), np.cumsum(size)[:-1]), strict=True):
         at = part[kept[part]]
-        smiles.append(Smile(q.expiry, strike[at], *vol[:, at], dropped=len(part) - len(at)))
+        impossible = strike[part[quoted[part] & ~kept[part]]]
+        smiles.append(Smile(q.expiry, strike[at], *vol[:, at], len(part) - len(at), impossible))
     return smiles
