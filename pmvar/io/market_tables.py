@@ -16,6 +16,8 @@ from pmvar.io.tables import Table
 from pmvar.io.times import format_time
 from pmvar.market.arbitrage import arbitrage_notes
 from pmvar.market.curves import DiscountCurve, ForwardCurve
+from pmvar.market.fit_smile import Quotes
+from pmvar.market.fit_surface import Expiry, SurfaceFit, SurfaceKind, fit_surface
 from pmvar.market.snapshot import MarketSnapshot
 from pmvar.market.surface import VolSlice, VolSurface
 from pmvar.types import DAY, FactorKind, factor_name
@@ -31,6 +33,8 @@ class Notes:
     flags: list[str] = field(default_factory=list)
     quarantined: dict[str, str] = field(default_factory=dict)
     """Factor name -> reason."""
+    fits: list[SurfaceFit] = field(default_factory=list)
+    """Fitted surfaces."""
 
 
 def groups(table: Table, column: str) -> dict[str, np.ndarray]:
@@ -132,7 +136,7 @@ def _surfaces(
         rows = rows[(vol > 0) & ~expired]
         if not len(rows) or underlying not in forwards:
             continue
-        curve, slices = forwards[underlying], []
+        curve, slices, chain = forwards[underlying], [], []
         for expiry in np.unique(vols["expiry"][rows]).tolist():
             at = rows[vols["expiry"][rows] == expiry]
             at = at[np.argsort(vols["strike"][at])]
@@ -140,8 +144,20 @@ def _surfaces(
                 notes.flags.append(f"vols of {underlying} for {format_time(expiry)}: forward interpolated")
             k = np.log(vols["strike"][at] / curve.at(expiry))
             slices.append(VolSlice(expiry, k, vols["implied_vol"][at]))
-        surfaces[underlying] = VolSurface(head.as_of, tuple(slices))
-        notes.flags.extend(arbitrage_notes(underlying, surfaces[underlying]))
+            quotes = Quotes(k, *(vols[name][at] for name in ("bid_vol", "implied_vol", "ask_vol")))
+            chain.append(Expiry(expiry, vols["strike"][at], quotes))
+        if head.settings.surface == SurfaceKind.RAW:
+            surfaces[underlying] = VolSurface(head.as_of, tuple(slices))
+            notes.flags.extend(arbitrage_notes(underlying, surfaces[underlying]))
+        elif not problems:
+            try:
+                fit = fit_surface(underlying, chain, as_of=head.as_of, kind=SurfaceKind(head.settings.surface))
+            except InputError as error:
+                problems.extend(error, file=vols.file)
+                continue
+            notes.fits.append(fit)
+            notes.flags.extend(fit.notes())
+            surfaces[underlying] = fit.surface
     return surfaces
 
 

@@ -28,8 +28,8 @@ from pmvar.types import (
 )
 
 FILE = "book.toml"
-SURFACES = ("raw",)
-"""Vol surfaces of this version; `svi` and `ssvi` are names of the format."""
+SURFACES = ("raw", "svi", "ssvi")
+"""Vol surfaces: quotes interpolated, or smiles fitted to them; see `pmvar.market.fit_surface`."""
 
 
 @dataclass(frozen=True)
