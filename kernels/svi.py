@@ -79,6 +79,19 @@ def total_variance(p: Svi, k: Float[Array, "*#shape"]) -> Float[Array, "*#shape"
     return jnp.maximum(p.a + p.b * (p.rho * x + jnp.sqrt(x * x + p.s * p.s)), LEAST_VARIANCE)
 
 
+def least_variance(p: Svi) -> Float[Array, "*shape"]:
+    """The least of w over k: a + b·s·√(1 − ρ²)."""
+    return p.a + p.b * p.s * jnp.sqrt(1 - p.rho * p.rho)
+
+
+def variance_above(p: Svi, k: Float[Array, "*#shape"]) -> Float[Array, "*#shape"]:
+    """w(k) of a smile whose `a` holds its least variance instead: a sum of positive terms, so that float32 keeps its
+    digits where a and b·s are large and of opposite signs."""
+    x, rest = k - p.m, jnp.sqrt(1 - p.rho * p.rho)
+    lean = x * rest + p.s * p.rho
+    return p.a + p.b * (lean * lean / (jnp.sqrt(x * x + p.s * p.s) + p.s * rest - p.rho * x))
+
+
 def butterfly(p: Svi, k: Float[Array, "*#shape"]) -> Butterfly:
     """Durrleman's condition at k, from derivatives in closed form."""
     x = k - p.m

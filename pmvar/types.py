@@ -57,6 +57,14 @@ class FactorKind(StrEnum):
 
     SPOT = "spot"
     VOL = "vol"
+    SKEW = "skew"
+    """Of a fitted smile: a shift of atanh ρ."""
+    CURVATURE = "curvature"
+    """Of a fitted smile: a shift of ln q of w(qk), for SSVI of ln η."""
+
+
+SPLIT = FactorKind.SPOT, FactorKind.VOL
+"""What P&L is split by; the shape of a smile moves with its vol."""
 
 
 class PriceMap(StrEnum):

@@ -81,6 +81,11 @@ class VolSurface:
             rule = "a vol surface needs increasing expiries after as_of"
             raise InputError(Problem(rule, "correct market/vols", file="market/vols"))
 
+    @property
+    def is_fitted(self) -> bool:
+        """Whether its slices are fitted smiles."""
+        return isinstance(self.slices[0], SviSlice)
+
     def vol(self, k: np.ndarray, expiry: float) -> np.ndarray:
         """Implied volatility at log-moneyness `k` (any shape) for one `expiry` (epoch seconds)."""
         k = np.asarray(k, float)

@@ -21,7 +21,7 @@ from pmvar.instruments import Instruments
 from pmvar.market.snapshot import MarketSnapshot
 from pmvar.scenarios.clock import horizon_steps
 from pmvar.scenarios.scenario_set import ScenarioSet
-from pmvar.types import DAY, FactorKind, Greek, Kind, Settlement, factor_name
+from pmvar.types import DAY, SPLIT, FactorKind, Greek, Kind, Settlement, factor_name
 from pmvar.valuation.today import Sensitivity, terms_today
 
 IMPACT = 1.0
@@ -68,7 +68,7 @@ def close_out(
     spread = np.array([market.half_spread.get(i, np.nan) for i in ids]) * _unit_price(instruments, market)
     traded = np.array([market.daily_volume.get(i, 0.0) for i in ids]) * tradable
     underlyings = sorted(set(map(str, instruments.underlying[tradable])))
-    factors = [factor_name(u, kind) for u in underlyings for kind in FactorKind]
+    factors = [factor_name(u, kind) for u in underlyings for kind in SPLIT]
     factors = [f for f in factors if f in scenarios.factors]
     exposure = np.zeros((n, len(factors)))
     by = {(s.factor, s.greek): s.value for s in sensitivities}

@@ -20,7 +20,7 @@ from pmvar.risk.measure import BlockTail
 from pmvar.risk.model_gradient import ModelGradient, ModelPiece, ModelSlopes, TileSlopes, joined
 from pmvar.risk.selection import in_threads
 from pmvar.risk.tail_sums import PIECE, PositionSums, Reach, Slot, TailWeights, centred_error
-from pmvar.types import FactorKind, Greek, Kind, Measure, Settlement, factor_name
+from pmvar.types import SPLIT, FactorKind, Greek, Kind, Measure, Settlement, factor_name
 from pmvar.valuation.exposure import exposure, first_row
 from pmvar.valuation.reprice import ProfitAndLoss
 from pmvar.valuation.store import in_strips
@@ -143,7 +143,7 @@ class _Piece:
         self.weights = TailWeights(measured.ids, (measured.tail.weight, measured.tail.at_var))
         # Which weights the measure's derivative is the mean under.
         self.kind = 0 if measure is Measure.EXPECTED_SHORTFALL else 1
-        self.alone = {k: PositionSums(block, pnl.row, self.weights.height, replicates) for k in FactorKind}
+        self.alone = {k: PositionSums(block, pnl.row, self.weights.height, replicates) for k in SPLIT}
         self.factors = [Reach(block, pnl.row, f.slots, dtype, replicates) for f in factors]
         self.model = None if model is None else ModelPiece(model, pnl, measured, self.weights, measure, level)
 

@@ -12,12 +12,14 @@ from pmvar.errors import InputError, Problem
 from pmvar.market.snapshot import MarketSnapshot
 from pmvar.models.specification import ModelSpecification
 from pmvar.scenarios.scenario_set import ScenarioSet
+from pmvar.types import FactorKind
 
 
 def stress_scenarios(
     stress: Mapping[str, Mapping[str, float]], model: ModelSpecification, market: MarketSnapshot
 ) -> ScenarioSet:
-    """One scenario per name, in order; each shock is S₁/S₀ − 1 of a price or σ₁/σ₀ − 1 of all vols of an underlying.
+    """One scenario per name, in order; each shock is S₁/S₀ − 1 of a price, σ₁/σ₀ − 1 of all vols of an underlying,
+    q − 1 of a curvature, or a shift of atanh ρ of a skew.
 
     Raises InputError for a factor that the model does not have and for a move of −100% or below.
     """
@@ -42,7 +44,8 @@ def stress_scenarios(
                     )
                 )
             else:
-                shock[row, column[factor]] = np.log1p(move)
+                # A skew is no ratio: its shock is a shift of atanh ρ.
+                shock[row, column[factor]] = move if factor.endswith(f":{FactorKind.SKEW}") else np.log1p(move)
     if problems:
         raise InputError(problems)
     return instantaneous(model.factor_names, market.as_of, shock, tuple(stress))

@@ -41,10 +41,10 @@ def block_exposure(block: Block, world: World, vol_cap: float) -> Exposure:
     slope = 1 - (jnp.log(world.vol_multiplier) / vol_cap) ** 2
 
     def pnl(moved: Exposure) -> Array:
-        state = World(
-            world.log_forward + moved.log_forward,
-            world.vol_multiplier * (1 + moved.log_vol * slope),
-            world.log_base + moved.log_base,
+        state = world._replace(
+            log_forward=world.log_forward + moved.log_forward,
+            vol_multiplier=world.vol_multiplier * (1 + moved.log_vol * slope),
+            log_base=world.log_base + moved.log_base,
         )
         return block.pnl(state, Bump(moved.log_spot, moved.vol, moved.rate, moved.log_settlement))
 

@@ -17,7 +17,7 @@ from pmvar.errors import NumericsError, some_of
 from pmvar.market.snapshot import MarketSnapshot
 from pmvar.portfolio import Portfolio
 from pmvar.scenarios.scenario_set import ScenarioSet
-from pmvar.types import PATH_TILE, FactorKind, Precision
+from pmvar.types import PATH_TILE, SPLIT, FactorKind, Precision
 from pmvar.valuation.blocks import block_pnl
 from pmvar.valuation.plan import BLOCK, Plan, make_plan
 from pmvar.valuation.world import World
@@ -90,7 +90,7 @@ class ProfitAndLoss:
 
     def attribution(self, index: int) -> dict[FactorKind, Float[Array, "row scenario"]]:
         """P&L of a tile with only the prices moving, and with only the vols moving."""
-        return {kind: self._tile(self.plan.layout.world(index, moving=frozenset({kind}))) for kind in FactorKind}
+        return {kind: self._tile(self.plan.layout.world(index, moving=frozenset({kind}))) for kind in SPLIT}
 
     @cached_property
     def standing(self) -> Float[np.ndarray, " row"]:

@@ -12,9 +12,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from pmvar.kernels.svi import Svi
 from pmvar.market.snapshot import MarketSnapshot
+from pmvar.market.surface import SviSlice
 from pmvar.scenarios.scenario_set import ScenarioSet
-from pmvar.types import DAY, PATH_TILE, FactorKind, factor_name
+from pmvar.types import DAY, PATH_TILE, SECONDS_PER_YEAR, FactorKind, factor_name
+from pmvar.valuation.fitted_smile import Fitted, leans, shocked
 
 ALL = frozenset(FactorKind)
 
@@ -31,6 +34,8 @@ class World(NamedTuple):
     """σ₁/σ₀ of each slice."""
     log_base: Float[Array, "currency scenario"]
     """Log changes of prices in base currency at the horizon: assets, then the base currency itself (zeros)."""
+    svi: Svi | None = None
+    """Fitted smiles, one row each, see `Shocked.svi`; None where surfaces are raw."""
 
 
 class Slice(NamedTuple):
@@ -109,7 +114,28 @@ class Layout:
             vol_row=np.array([own % (n + 1) for own in price_row], dtype=np.int32),
             carry=self.carry,
             term_scale=np.array(term_scale),
+            fitted=self.fitted,
         )
+
+    @cached_property
+    def fitted(self) -> Fitted | None:
+        """The fitted smiles alive at the horizon of the underlyings that have slices; None where there are none."""
+        found: list[tuple[int, SviSlice]] = []
+        for i, s in enumerate(self.slices):
+            surface = self.market.vols.get(s.underlying)
+            for piece in surface.slices if surface is not None and not self.settles_inside(s) else ():
+                if isinstance(piece, SviSlice) and piece.expiry == s.expiry:
+                    found.append((i, piece))
+        if not found:
+            return None
+        svi = Svi(*np.array([piece.svi for _, piece in found]).T)
+        own = [self.slices[i].underlying for i, _ in found]
+        columns = (
+            np.array([self.factor_column.get(factor_name(u, kind), len(self.factor_column)) for u in own])
+            for kind in (FactorKind.SKEW, FactorKind.CURVATURE)
+        )
+        left = [(piece.expiry - self.scenarios.horizon_end) / SECONDS_PER_YEAR / piece.time for _, piece in found]
+        return Fitted(np.array([i for i, _ in found]), svi, np.array(left), *columns, *leans(svi))
 
     def _factors(self, kind: FactorKind) -> np.ndarray:
         """Factor column of each asset, one past the last where the model has none; last, that of the base currency."""
@@ -137,6 +163,7 @@ class _Arrays(NamedTuple):
     vol_row: Int[np.ndarray, " slice"]
     carry: Float[np.ndarray, " slice"]
     term_scale: Float[np.ndarray, " slice"]
+    fitted: Fitted | None
 
 
 @partial(jax.jit, static_argnames=("moving", "vol_cap", "dtype"))
@@ -162,4 +189,9 @@ def _world(
     if np.isfinite(vol_cap):
         vol = vol_cap * jnp.tanh(vol / vol_cap)
     forward = prices[arrays.price_row] - arrays.carry[:, None]
-    return World(forward.astype(dtype), jnp.exp(vol).astype(dtype), base.astype(dtype))
+    world = World(forward.astype(dtype), jnp.exp(vol).astype(dtype), base.astype(dtype))
+    if arrays.fitted is None:
+        return world
+    shape = moves[0] if FactorKind.VOL in moving else jnp.zeros_like(moves[0])
+    smiles = shocked(arrays.fitted, vol[arrays.fitted.row], shape, projected=True)
+    return world._replace(svi=Svi(*(x.astype(dtype) for x in smiles.svi)))
