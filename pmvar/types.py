@@ -105,6 +105,13 @@ class VolatilitySource(StrEnum):
     IMPLIED = "implied"
 
 
+class Stickiness(StrEnum):
+    """What of a smile stays when the forward moves: the vol of a moneyness, or that of a strike."""
+
+    MONEYNESS = "moneyness"
+    STRIKE = "strike"
+
+
 class Netting(StrEnum):
     """What to do with several rows for one (account, instrument)."""
 

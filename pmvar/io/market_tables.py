@@ -4,7 +4,7 @@ flagged."""
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -147,17 +147,18 @@ def _surfaces(
             quotes = Quotes(k, *(vols[name][at] for name in ("bid_vol", "implied_vol", "ask_vol")))
             chain.append(Expiry(expiry, vols["strike"][at], quotes))
         if head.settings.surface == SurfaceKind.RAW:
-            surfaces[underlying] = VolSurface(head.as_of, tuple(slices))
+            surfaces[underlying] = VolSurface(head.as_of, tuple(slices), head.settings.stickiness)
             notes.flags.extend(arbitrage_notes(underlying, surfaces[underlying]))
         elif not problems:
             try:
                 fit = fit_surface(underlying, chain, as_of=head.as_of, kind=SurfaceKind(head.settings.surface))
+                fitted = replace(fit.surface, stickiness=head.settings.stickiness)
             except InputError as error:
                 problems.extend(error, file=vols.file)
                 continue
             notes.fits.append(fit)
             notes.flags.extend(fit.notes())
-            surfaces[underlying] = fit.surface
+            surfaces[underlying] = fitted
     return surfaces
 
 

@@ -23,6 +23,7 @@ from pmvar.types import (
     Parameters,
     Precision,
     Sampling,
+    Stickiness,
     StressOf,
     VolatilitySource,
 )
@@ -51,6 +52,7 @@ class RunSettings:
     decorrelation: float = 0.0
     """Share of the correlation between underlyings that the decorrelation stress takes away; 0: there is none."""
     volatility: VolatilitySource = VolatilitySource.MODEL
+    stickiness: Stickiness = Stickiness.MONEYNESS
 
     @property
     def horizon_days(self) -> int:
@@ -174,6 +176,7 @@ SECTIONS: Mapping[str, Mapping[str, Check]] = {
         "netting": _one_of(Netting),
         "precision": _one_of(Precision),
         "volatility": _one_of(VolatilitySource),
+        "stickiness": _one_of(Stickiness),
         "parameters": _one_of(Parameters),
         "plug_in_stress": _switch,
         "decorrelation": _real(0.0, 1.0, rule="must lie in [0, 1], such as 0.5"),

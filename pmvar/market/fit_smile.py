@@ -26,9 +26,10 @@ does not bend a smile, and what distance from the mid counts beside."""
 LEAST_HALF_SPREAD = 5e-4
 """In vol: a rounded mark says no more."""
 HALF_SPREAD = 0.01
-"""In vol, of a point without bid and ask."""
-MARK_WEIGHT = 0.1
-"""Of a point without bid and ask."""
+"""In vol, where no point of an expiry has bid and ask."""
+MARK_SPREAD, MARK_WEIGHT = 0.1, 0.1
+"""Of its vol, the half-spread of a point without bid and ask among others that have them, and its weight: such marks
+are somebody's extrapolation, often tens of standard deviations out."""
 HEADROOM = 1.02
 """A fitted smile stays free of arbitrage with its width divided by the square root of this."""
 SEARCHED = 1.02
@@ -77,7 +78,8 @@ class Quotes(NamedTuple):
     @property
     def half_spread(self) -> np.ndarray:
         """Assumed where bid or ask lacks."""
-        return np.where(self.two_sided, np.maximum((self.ask - self.bid) / 2, LEAST_HALF_SPREAD), HALF_SPREAD)
+        assumed = MARK_SPREAD * self.vol if self.two_sided.any() else HALF_SPREAD
+        return np.where(self.two_sided, np.maximum((self.ask - self.bid) / 2, LEAST_HALF_SPREAD), assumed)
 
 
 @dataclass(frozen=True)

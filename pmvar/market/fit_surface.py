@@ -134,7 +134,8 @@ def fit_surface(underlying: str, chain: Sequence[Expiry], *, as_of: float, kind:
         fitted = SviSlice(e.expiry, svi, years, e.quotes.k)
         vol, q = fitted.vol(e.quotes.k), e.quotes
         fits.append(ExpiryFit(fitted, e.strike, q, raised=float(np.max(vol) * (1 - lift**-0.5))))
-        beyond = float(np.median(np.maximum(np.abs(vol - q.mid) - q.half_spread, 0.0) / q.mid))
+        counted = q.two_sided if q.two_sided.any() else np.ones(len(vol), bool)
+        beyond = float(np.median((np.maximum(np.abs(vol - q.mid) - q.half_spread, 0.0) / q.mid)[counted]))
         if beyond > TOLERANCE:
             rule = f"half the quotes lie {beyond:.0%} of their vol or more off an {kind} smile free of arbitrage"
             raise _refused(underlying, e, f"{rule}; {TOLERANCE:.0%} is tolerated")

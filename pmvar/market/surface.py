@@ -11,7 +11,7 @@ from jaxtyping import Float
 
 from pmvar.errors import InputError, Problem
 from pmvar.kernels.svi import LEAST_VARIANCE, Svi
-from pmvar.types import SECONDS_PER_YEAR
+from pmvar.types import SECONDS_PER_YEAR, Stickiness
 
 
 class Quoted(StrEnum):
@@ -74,12 +74,18 @@ class VolSurface:
 
     as_of: float
     slices: tuple[VolSlice, ...] | tuple[SviSlice, ...]
+    stickiness: Stickiness = Stickiness.MONEYNESS
+    """Of raw surfaces; a fitted smile that stayed with its strikes would not stay free of arbitrage."""
 
     def __post_init__(self) -> None:
         expiries = [s.expiry for s in self.slices]
         if not expiries or np.any(np.diff([self.as_of, *expiries]) <= 0):
             rule = "a vol surface needs increasing expiries after as_of"
             raise InputError(Problem(rule, "correct market/vols", file="market/vols"))
+        if self.is_fitted and self.stickiness is Stickiness.STRIKE:
+            rule = "a fitted smile that stayed with its strikes would not stay free of arbitrage"
+            fix = 'set surface = "raw", or stickiness = "moneyness"'
+            raise InputError(Problem(rule, fix, file="book.toml", column="run.stickiness", value="strike"))
 
     @property
     def is_fitted(self) -> bool:

@@ -3,11 +3,11 @@ each option's moneyness.
 
 A shock of the underlying's `vol` multiplies total variance by c, the passing of time included; one of its `skew` is
 added to atanh ρ; one of its `curvature`, to ln q of w(qk): for SSVI these are ρ and η. None moves the variance at the
-money but c. Durrleman's condition then bounds q by c and ρ in closed form (see `pmvar.kernels.svi`): a smile that a shock
-would take beyond is widened to that bound, which holds its variance at the money. A leaning of ρ stops where A would
-come near 0, which no width repairs. Expiries are put in order last, at each moneyness: the largest total variance of
-this and all earlier expiries is a largest of convex call prices, so convex, and the least surface above without calendar
-arbitrage.
+money but c. Durrleman's condition then bounds q by c and ρ in closed form (see `pmvar.kernels.svi`): a smile that a
+shock would take beyond is widened to that bound, and its variance at the money stands. A leaning of ρ stops where A
+would come near 0, which no width repairs. Expiries are put in order last, at each moneyness: the largest total variance
+of this and all earlier expiries is a largest of convex call prices, so convex, and the least surface above without
+calendar arbitrage.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from jaxtyping import Array, Float, Int
 
 from pmvar.kernels.european import Bump
 from pmvar.kernels.svi import Svi, butterfly, least_variance, stretched, tilted, total_variance, variance_above, wings
+from pmvar.types import PATH_TILE
 
 if TYPE_CHECKING:
     from pmvar.valuation.world import Layout, World
@@ -29,9 +30,12 @@ if TYPE_CHECKING:
 NODES = 80
 """Points of a smile at which a scenario's width is bounded."""
 SAFETY = 0.995
-"""Of that bound: what may lie between the nodes. A fitted smile has 1.0099 of width, so that no shock changes nothing."""
+"""Of that bound: what may lie between the nodes. A fitted smile has 1.0099 of its width left, so that no shock changes
+nothing."""
 LEANS = np.linspace(0.0, 2.0, 81)
 """Leanings tried for the range of each smile."""
+TILES_CHECKED = 4
+"""Tiles whose scenarios a run counts."""
 LEAST_SHARE = 0.25
 """Of its least A and of its least variance that a leaning may leave of a smile."""
 
@@ -205,3 +209,21 @@ def _disorder(svi: Svi, growth: Float[Array, "smile scenario"]) -> tuple[Array, 
 
     infinite = jnp.full_like(growth, jnp.inf)
     return jax.lax.fori_loop(0, len(nodes), g, infinite), jax.lax.fori_loop(0, 81, rise, infinite[1:])
+
+
+def projection_notes(layout: Layout) -> tuple[str, ...]:
+    """What a reader of margins must be told of fitted smiles under the scenarios; nothing where surfaces are raw."""
+    if layout.fitted is None:
+        return ()
+    tiles = range(min(layout.scenarios.n_tiles, TILES_CHECKED))
+    found = [check_scenarios(layout, i) for i in tiles]
+    n = min(layout.scenarios.n_scenarios, len(tiles) * PATH_TILE)
+    (wings_before, wings_after), (order_before, order_after) = (
+        tuple(sum(counts) for counts in zip(*parts, strict=True))
+        for parts in zip(*((c.butterfly, c.calendar) for c in found), strict=True)
+    )
+    return (
+        f"fitted smiles: of the first {n:,} scenarios, shocks would leave butterfly arbitrage in {wings_before:,} and "
+        f"calendar arbitrage in {order_before:,}; projected, {wings_after + order_after:,}. Of a smile's width "
+        f"{min(c.least_width for c in found):.0%} is kept at least",
+    )

@@ -21,7 +21,18 @@ from pmvar.kernels.smile import NODES
 from pmvar.market.snapshot import MarketSnapshot
 from pmvar.market.surface import SviSlice
 from pmvar.scenarios.scenario_set import ScenarioSet
-from pmvar.types import DAY, SECONDS_PER_YEAR, Exercise, FactorKind, Kind, Precision, PutCall, Settlement, factor_name
+from pmvar.types import (
+    DAY,
+    SECONDS_PER_YEAR,
+    Exercise,
+    FactorKind,
+    Kind,
+    Precision,
+    PutCall,
+    Settlement,
+    Stickiness,
+    factor_name,
+)
 from pmvar.valuation.blocks import AmericanBlock, Block, CarriedBlock, EuropeanBlock, MarginedBlock, Smile
 from pmvar.valuation.fitted_smile import FittedSmile
 from pmvar.valuation.today import Product, american_rates, local, terms_today
@@ -242,7 +253,8 @@ def _optioned(context: Context, columns: Sequence[int], build: Callable[..., Blo
     for index, filled in _padded([i for i in ordered if is_flat[i]]):
         yield Placed(index, build(context, options, filled, groups=0))
     # A block's surfaces are all raw or all fitted.
-    pieces: dict[tuple[bool, int], list[list[int]]] = {(f, groups): [] for f in (False, True) for groups, _ in SMILE_GROUPS}
+    kinds = [(fitted, groups) for fitted in (False, True) for groups, _ in SMILE_GROUPS]
+    pieces: dict[tuple[bool, int], list[list[int]]] = {kind: [] for kind in kinds}
     for underlying, members in groupby([i for i in ordered if not is_flat[i]], key=lambda i: table.underlying[i]):
         rest, fitted = list(members), context.market.vols[underlying].is_fitted
         for (groups, width), least in zip(SMILE_GROUPS, (160, 1), strict=True):
@@ -261,7 +273,7 @@ def _optioned(context: Context, columns: Sequence[int], build: Callable[..., Blo
 
 
 class Options(NamedTuple):
-    """What options need besides their terms, by instrument of the table. The smile is sticky in k = ln(K/F)."""
+    """What options need besides their terms, by instrument of the table. Smiles are sticky in k = ln(K/F), or in K."""
 
     vol_today: Float[np.ndarray, " instrument"]
     vol_slope: Float[np.ndarray, " instrument"]
@@ -286,6 +298,8 @@ def _options(context: Context, columns: Int[np.ndarray, " option"]) -> Options:
             own = members[table.expiry[members] == expiry]
             at = points.copy()
             at[3:] -= layout.carry[layout.slice_row[Slice(underlying, expiry)]]
+            if market.vols[underlying].stickiness is Stickiness.STRIKE:
+                at[:] = 0.0
             k = np.log(table.strike[own] / context.forward[own])
             vol = market.vols[underlying].vol(k[:, None] - at, expiry)
             found.vol_today[own], found.vol_at_node[own] = vol[:, 0], vol[:, 3:]
