@@ -146,19 +146,20 @@ def _surfaces(
             slices.append(VolSlice(expiry, k, vols["implied_vol"][at]))
             quotes = Quotes(k, *(vols[name][at] for name in ("bid_vol", "implied_vol", "ask_vol")))
             chain.append(Expiry(expiry, vols["strike"][at], quotes))
+        # Where no surface can be fitted, too: that is then the one thing to say.
+        surfaces[underlying] = VolSurface(head.as_of, tuple(slices))
         if head.settings.surface == SurfaceKind.RAW:
-            surfaces[underlying] = VolSurface(head.as_of, tuple(slices), head.settings.stickiness)
+            surfaces[underlying] = replace(surfaces[underlying], stickiness=head.settings.stickiness)
             notes.flags.extend(arbitrage_notes(underlying, surfaces[underlying]))
         elif not problems:
             try:
                 fit = fit_surface(underlying, chain, as_of=head.as_of, kind=SurfaceKind(head.settings.surface))
-                fitted = replace(fit.surface, stickiness=head.settings.stickiness)
+                surfaces[underlying] = replace(fit.surface, stickiness=head.settings.stickiness)
             except InputError as error:
                 problems.extend(error, file=vols.file)
                 continue
             notes.fits.append(fit)
             notes.flags.extend(fit.notes())
-            surfaces[underlying] = fitted
     return surfaces
 
 

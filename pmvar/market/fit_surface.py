@@ -144,7 +144,7 @@ def fit_surface(underlying: str, chain: Sequence[Expiry], *, as_of: float, kind:
 
 
 def _refused(underlying: str, e: Expiry, rule: str) -> InputError:
-    return InputError(Problem(rule, FIX, file="market/vols", column="expiry", value=f"{underlying} {_day(e.expiry)}"))
+    return InputError(Problem(rule, FIX, column="expiry", value=f"{underlying} {_day(e.expiry)}"))
 
 
 def _smiles(underlying: str, chain: Sequence[Expiry], time: np.ndarray) -> list[tuple[Svi, float]]:
