@@ -41,6 +41,7 @@ from pmvar.risk.tables import (
 )
 from pmvar.scenarios.scenario_set import ScenarioSet
 from pmvar.types import ApcTool, Detail, Liquidity, Measure, StressOf
+from pmvar.valuation.fitted_smile import projection_notes
 from pmvar.valuation.reprice import ProfitAndLoss, reprice
 from pmvar.valuation.store import TileStore
 from pmvar.valuation.today import Sensitivity, values_and_greeks
@@ -234,7 +235,10 @@ def finish(
             "last_good": {a: m for a, m in sorted(priced.last_good.items()) if a in out},
             **(settings or {}),
         },
-        notes=notes + _absent(priced) + tuple(f"{a} is withheld: {reason}" for a, reason in sorted(out.items())[:20]),
+        notes=notes
+        + _absent(priced)
+        + projection_notes(priced.pnl.plan.layout)
+        + tuple(f"{a} is withheld: {reason}" for a, reason in sorted(out.items())[:20]),
     )
 
 

@@ -98,6 +98,10 @@ class FactorKind(StrEnum):
     """Zero rate of a currency at one tenor; absolute."""
     SPREAD = "spread"
     """Of an issuer over the zero rates of the currency; absolute."""
+    SKEW = "skew"
+    """Of a fitted smile: a shift of atanh ρ."""
+    CURVATURE = "curvature"
+    """Of a fitted smile: a shift of ln q of w(qk), for SSVI of ln η."""
 
 
 class PriceMap(StrEnum):
@@ -136,6 +140,13 @@ class VolatilitySource(StrEnum):
 
     MODEL = "model"
     IMPLIED = "implied"
+
+
+class Stickiness(StrEnum):
+    """What of a smile stays when the forward moves: the vol of a moneyness, or that of a strike."""
+
+    MONEYNESS = "moneyness"
+    STRIKE = "strike"
 
 
 class Netting(StrEnum):

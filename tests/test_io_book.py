@@ -291,8 +291,14 @@ def test_a_sampling_that_does_not_exist_is_a_usage_error(tmp_path: Path, name: s
         load(tmp_path, toml=toml)
     with pytest.raises(UsageError, match="which has mc"):
         load(tmp_path, overrides={"sampling": name})
-    with pytest.raises(UsageError, match="ssvi.*which has raw"):
+    with pytest.raises(UsageError, match="sabr.*which has raw, svi, ssvi"):
+        load(tmp_path, toml=small_toml() | {"surface": "sabr"})
+
+
+def test_a_surface_that_cannot_be_fitted_is_the_one_thing_said(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="a fitted smile needs 5 strikes") as caught:
         load(tmp_path, toml=small_toml() | {"surface": "ssvi"})
+    assert {(p.file, p.column) for p in caught.value.problems} == {("market/vols.csv", "expiry")}
 
 
 def test_overrides_replace_settings_and_none_leaves_them(tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ from pmvar.valuation.reprice import ProfitAndLoss
 
 RUN_SETTINGS = (
     "horizon", "seed", "sampling", "netting", "precision", "surface", "decorrelation", "volatility",
-    "parameters", "plug_in_stress", "calendar",
+    "parameters", "plug_in_stress", "calendar", "stickiness",
 )  # fmt: skip
 RULES = (
     "level", "measure", "multiplier", "floor", "maintenance_ratio", "apc", "stress_share", "stress_of", "liquidity"

@@ -135,6 +135,18 @@ def validate(book: BookFolder) -> None:
 
 
 @app.command()
+def surface(
+    book: BookFolder,
+    kind: Annotated[str, typer.Option("--surface", help="svi or ssvi.")] = "svi",
+    out: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Write surface.csv and a figure there.")] = None,
+) -> None:
+    """Fit smiles free of arbitrage to a book's vols and list how far the quotes are from them."""
+    from pmvar.cli.surface import surface_book
+
+    typer.echo(surface_book(book, out, surface=kind))
+
+
+@app.command()
 def run(
     book: BookFolder,
     out: Annotated[Path, typer.Option("--out", metavar="RUN", help="Folder to publish the run in.")],

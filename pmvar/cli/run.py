@@ -131,9 +131,8 @@ def run_book(
         table_format=TableFormat(table_format),
         settings={
             "netting": str(s.netting), "surface": s.surface, "decorrelation": s.decorrelation, "preset": preset or "",
-            "volatility": str(s.volatility), "parameters": str(s.parameters), "plug_in_stress": s.plug_in_stress,
-            "calendar": s.calendar,
-            "production": production, **passed.settings,
+            "volatility": str(s.volatility), "stickiness": str(s.stickiness), "parameters": str(s.parameters),
+            "plug_in_stress": s.plug_in_stress, "calendar": s.calendar, "production": production, **passed.settings,
         },
         notes=passed.notes + ((chosen.note,) if chosen else ()) + loaded.flags,
     )  # fmt: skip

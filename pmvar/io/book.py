@@ -27,6 +27,7 @@ from pmvar.io.schemas import OPTIONAL, POSITIONS, REQUIRED, SCHEMAS
 from pmvar.io.settings import BookHead, RunSettings, check_overrides, read_head
 from pmvar.io.source import Source
 from pmvar.io.tables import Table, read_stream, read_table
+from pmvar.market.fit_surface import SurfaceFit
 from pmvar.market.snapshot import MarketSnapshot
 from pmvar.models.specification import ModelSpecification
 from pmvar.portfolio import Portfolio, build_portfolio
@@ -56,6 +57,8 @@ class Book:
     """Path relative to the book -> SHA-256 of the bytes that were parsed."""
     flags: tuple[str, ...]
     """Sentences a reader must see: strikes not quoted, duplicates summed, rows not used."""
+    surface_fits: tuple[SurfaceFit, ...] = ()
+    """How fitted surfaces stand to the quotes; none where the surface is raw."""
 
 
 def load_book(
@@ -155,6 +158,7 @@ def load_book(
         marks=marks.columns if marks is not None else None,
         input_hashes=dict(sorted(source.hashes.items())),
         flags=(*head.notes, *flags),
+        surface_fits=tuple(notes.fits),
     )
 
 

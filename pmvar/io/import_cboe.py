@@ -65,12 +65,12 @@ def import_cboe(chain: str | Path, out: str | Path) -> ImportSummary:
     quotes, and what `write_book` raises.
     """
     table, source = read_chain(chain, SCHEMA, layout="a CBOE S&P 500 chain at the close")
-    as_of, expiry = _times(table)
+    as_of, expiry = times(table)
     live = np.flatnonzero(expiry > as_of)
     if not len(live):
         raise InputError(Problem("every option has expired at the close", "supply a live chain", file=table.file))
     spot = float(np.median(table["spot_last"]))
-    fitted = fit_chain(_quotes(table, live, expiry), spot=spot, as_of=as_of)
+    fitted = fit_chain(quotes(table, live, expiry), spot=spot, as_of=as_of)
 
     tables: dict[str, list[dict[str, Any]]] = {
         "instruments": [_option(table, i, expiry=float(expiry[i])) for i in live.tolist()],
@@ -110,7 +110,7 @@ def import_cboe(chain: str | Path, out: str | Path) -> ImportSummary:
     return ImportSummary(path, counts, tuple(notes))
 
 
-def _times(table: Table) -> tuple[float, np.ndarray]:
+def times(table: Table) -> tuple[float, np.ndarray]:
     """Epoch seconds of the quotes and of each row's expiry; rejects dates and symbols that cannot be
     meant."""
     problems = Problems()
@@ -149,7 +149,7 @@ def _times(table: Table) -> tuple[float, np.ndarray]:
     return float(as_of[0]), expiry
 
 
-def _quotes(table: Table, live: np.ndarray, expiry: np.ndarray) -> list[ExpiryQuotes]:
+def quotes(table: Table, live: np.ndarray, expiry: np.ndarray) -> list[ExpiryQuotes]:
     """The live quotes by expiry and strike."""
     chain = []
     for moment in np.unique(expiry[live]).tolist():

@@ -11,6 +11,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from pmvar.calibration.assumed import VOL_TENOR, assumed_model
@@ -18,12 +20,14 @@ from pmvar.errors import InputError, Problem, UsageError
 from pmvar.io.chain_file import read_chain
 from pmvar.io.import_summary import ImportSummary, book_head, columns, expiry_label
 from pmvar.io.problems import Problems
-from pmvar.io.schemas import MAX_MEDIAN_VOL, PERCENT_FIX
+from pmvar.io.schemas import MAX_MEDIAN_VOL, MAX_VOL, PERCENT_FIX
 from pmvar.io.tables import Column, Schema, Table, Type
 from pmvar.io.times import format_time, parse_time
 from pmvar.io.write_book import write_book
+from pmvar.kernels.implied_vol import implied_total_deviation
+from pmvar.market.fit import two_sided
 from pmvar.market.surface import VolSlice, VolSurface
-from pmvar.types import DAY, Kind, PutCall, Settlement
+from pmvar.types import DAY, SECONDS_PER_YEAR, Kind, PutCall, Settlement
 
 CONTRACT_USD = {"BTC": 10.0, "ETH": 1.0}
 """Size of a future or perpetual, in USD, of the coins whose options are coin-settled."""
@@ -35,6 +39,8 @@ MAX_AGE = DAY
 """Oldest snapshot that serves a time asked for, in seconds."""
 IV_AGREEMENT = 1e-4
 """The venue quotes one vol a strike, to this precision; calls and puts that differ by more are noted."""
+
+_implied = jax.jit(implied_total_deviation)
 
 SCHEMA = Schema(
     "chain",
@@ -81,7 +87,7 @@ def import_deribit(chain: str | Path, out: str | Path, *, at: str | None = None)
         name: [] for name in ("instruments", "market/spots", "market/forwards", "market/vols", "market/marks")
     }
     surfaces: dict[str, VolSurface] = {}
-    disagreeing = 0
+    disagreeing, quoted = 0, quoted_vols(table, rows, as_of=as_of)
     for coin in sorted(set(table["currency"][rows].tolist())):
         mine = rows[table["currency"][rows] == coin]
         index = float(np.median(table["index_price"][mine]))
@@ -96,7 +102,7 @@ def import_deribit(chain: str | Path, out: str | Path, *, at: str | None = None)
                 if not name.startswith("SYN."):
                     _add_delta_one(name, coin, forward, as_of, tables, expiry=expiry)
             _add_options(table, at_expiry, tables)
-            smile, apart = _smile(table, at_expiry, forward=forward)
+            smile, apart = smile_points(table, at_expiry, quoted, forward=forward)
             disagreeing += apart
             tables["market/vols"].extend({"underlying": coin, "expiry": expiry, **point} for point in smile)
             if smile:
@@ -204,7 +210,24 @@ def _add_options(table: Table, rows: np.ndarray, tables: dict[str, list[dict[str
             tables["market/marks"].append({"instrument_id": name, **quote, "time": table["timestamp"][i]})
 
 
-def _smile(table: Table, rows: np.ndarray, *, forward: float) -> tuple[list[dict[str, Any]], int]:
+def quoted_vols(table: Table, rows: np.ndarray, *, as_of: float) -> dict[int, tuple[float, float]]:
+    """Vols of bid and ask of the two-sided quotes among `rows`, out of the money by their own forward: a coin price is
+    a Black price per unit of forward."""
+    bid, ask = table["bid_price"][rows], table["ask_price"][rows]
+    k = np.log(table["strike"][rows] / table["underlying"][rows])
+    year = (table["expiry_datetime"][rows] - as_of) / SECONDS_PER_YEAR
+    # In the money by parity; what is then no price has no vol.
+    call = table["option_type"][rows] == PutCall.CALL
+    intrinsic = np.maximum(np.where(call, 1, -1) * -np.expm1(k), 0.0)
+    deviation, _ = _implied(jnp.asarray(np.stack([bid, ask]) - intrinsic), jnp.asarray(np.stack([k, k])))
+    vol = np.asarray(deviation) / np.sqrt(year)
+    sound = two_sided(bid, ask) & (vol[0] > 0) & (vol[1] < MAX_VOL)
+    return {int(i): (low, high) for i, low, high, ok in zip(rows, *vol.tolist(), sound, strict=True) if ok}
+
+
+def smile_points(
+    table: Table, rows: np.ndarray, quoted: dict[int, tuple[float, float]], *, forward: float
+) -> tuple[list[dict[str, Any]], int]:
     """Points of one expiry by strike, each from its out-of-the-money side where that is listed with a vol; and the
     number of strikes whose two sides disagree."""
     points, apart = [], 0
@@ -215,7 +238,9 @@ def _smile(table: Table, rows: np.ndarray, *, forward: float) -> tuple[list[dict
             continue
         i = sides.get("call" if strike >= forward else "put", next(iter(sides.values())))
         apart += int(len(sides) == 2 and abs(vols[sides["call"]] - vols[sides["put"]]) > 1.5 * IV_AGREEMENT)
-        points.append({"strike": strike, "implied_vol": float(vols[i]), "flag": _flag(table, int(i))})
+        bid, ask = quoted.get(int(i), (np.nan, np.nan))
+        point = {"strike": strike, "implied_vol": float(vols[i]), "bid_vol": bid, "ask_vol": ask}
+        points.append(point | {"flag": _flag(table, int(i))})
     return points, apart
 
 

@@ -4,7 +4,7 @@ flagged."""
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -17,6 +17,8 @@ from pmvar.io.tables import Table
 from pmvar.io.times import format_time
 from pmvar.market.arbitrage import arbitrage_notes
 from pmvar.market.curves import DiscountCurve, ForwardCurve
+from pmvar.market.fit_smile import Quotes
+from pmvar.market.fit_surface import Expiry, SurfaceFit, SurfaceKind, fit_surface
 from pmvar.market.price_scale import LOGNORMAL, PriceScale
 from pmvar.market.snapshot import MarketSnapshot, Quanto
 from pmvar.market.surface import VolSlice, VolSurface
@@ -33,6 +35,8 @@ class Notes:
     flags: list[str] = field(default_factory=list)
     quarantined: dict[str, str] = field(default_factory=dict)
     """Factor name -> reason."""
+    fits: list[SurfaceFit] = field(default_factory=list)
+    """Fitted surfaces."""
 
 
 def groups(table: Table, column: str) -> dict[str, np.ndarray]:
@@ -140,7 +144,7 @@ def _surfaces(
         rows = rows[forwards[underlying].scale.admits(vols["strike"][rows])]  # the others are rejected already
         if not len(rows):
             continue
-        curve, slices = forwards[underlying], []
+        curve, slices, chain = forwards[underlying], [], []
         for expiry in np.unique(vols["expiry"][rows]).tolist():
             at = rows[vols["expiry"][rows] == expiry]
             at = at[np.argsort(vols["strike"][at])]
@@ -148,8 +152,25 @@ def _surfaces(
                 notes.flags.append(f"vols of {underlying} for {format_time(expiry)}: forward interpolated")
             k = curve.moneyness(vols["strike"][at], expiry)
             slices.append(VolSlice(expiry, k, vols["implied_vol"][at]))
+            quotes = Quotes(k, *(vols[name][at] for name in ("bid_vol", "implied_vol", "ask_vol")))
+            chain.append(Expiry(expiry, vols["strike"][at], quotes))
+        # Where no surface can be fitted, too: that is then the one thing to say.
         surfaces[underlying] = VolSurface(head.as_of, tuple(slices))
-        notes.flags.extend(arbitrage_notes(underlying, surfaces[underlying], linear=curve.scale.is_linear))
+        linear = curve.scale.is_linear
+        if head.settings.surface == SurfaceKind.RAW or linear:
+            surfaces[underlying] = replace(surfaces[underlying], stickiness=head.settings.stickiness)
+            notes.flags.extend(arbitrage_notes(underlying, surfaces[underlying], linear=linear))
+            if head.settings.surface != SurfaceKind.RAW:
+                notes.flags.append(f"vols of {underlying}: stay raw, since a fit is for lognormal or shifted prices")
+        elif not problems:
+            try:
+                fit = fit_surface(underlying, chain, as_of=head.as_of, kind=SurfaceKind(head.settings.surface))
+                surfaces[underlying] = replace(fit.surface, stickiness=head.settings.stickiness)
+            except InputError as error:
+                problems.extend(error, file=vols.file)
+                continue
+            notes.fits.append(fit)
+            notes.flags.extend(fit.notes())
     return surfaces
 
 

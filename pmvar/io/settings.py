@@ -24,13 +24,14 @@ from pmvar.types import (
     Parameters,
     Precision,
     Sampling,
+    Stickiness,
     StressOf,
     VolatilitySource,
 )
 
 FILE = "book.toml"
-SURFACES = ("raw",)
-"""Vol surfaces of this version; `svi` and `ssvi` are names of the format."""
+SURFACES = ("raw", "svi", "ssvi")
+"""Vol surfaces: quotes interpolated, or smiles fitted to them; see `pmvar.market.fit_surface`."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,7 @@ class RunSettings:
     volatility: VolatilitySource = VolatilitySource.MODEL
     calendar: str = ""
     """Market code of the exchange whose holidays are no sessions of the horizon; empty: all weekdays are."""
+    stickiness: Stickiness = Stickiness.MONEYNESS
 
     @property
     def horizon_days(self) -> int:
@@ -183,6 +185,7 @@ SECTIONS: Mapping[str, Mapping[str, Check]] = {
         "netting": _one_of(Netting),
         "precision": _one_of(Precision),
         "volatility": _one_of(VolatilitySource),
+        "stickiness": _one_of(Stickiness),
         "parameters": _one_of(Parameters),
         "plug_in_stress": _switch,
         "calendar": _calendar,

@@ -1,4 +1,4 @@
-"""The raw implied-volatility surface: total variance interpolated, never extrapolated in silence."""
+"""The implied-volatility surface, raw or fitted: total variance interpolated, never extrapolated in silence."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import numpy as np
 from jaxtyping import Float
 
 from pmvar.errors import InputError, Problem
-from pmvar.types import SECONDS_PER_YEAR
+from pmvar.kernels.svi import LEAST_VARIANCE, Svi
+from pmvar.types import SECONDS_PER_YEAR, Stickiness
 
 
 class Quoted(StrEnum):
@@ -48,21 +49,48 @@ class VolSlice:
 
 
 @dataclass(frozen=True)
+class SviSlice:
+    """A fitted smile of one expiry; `log_moneyness` is where it was quoted."""
+
+    expiry: float
+    svi: Svi
+    """Of total variance over `time`; floats."""
+    time: float
+    """Years to expiry that the smile was fitted for."""
+    log_moneyness: Float[np.ndarray, "strike"]
+
+    def vol(self, k: np.ndarray) -> np.ndarray:
+        """Volatility at log-moneyness `k`, quoted or not."""
+        return np.sqrt(np.asarray(_total_variance(self.svi, np.asarray(k, float))) / self.time)
+
+
+@dataclass(frozen=True)
 class VolSurface:
-    """Slices of one underlying, by expiry.
+    """Slices of one underlying, by expiry, raw or all fitted.
 
     Between expiries total variance is linear in time at equal log-moneyness; before the first and beyond the last
     expiry the volatility of that slice is kept.
     """
 
     as_of: float
-    slices: tuple[VolSlice, ...]
+    slices: tuple[VolSlice, ...] | tuple[SviSlice, ...]
+    stickiness: Stickiness = Stickiness.MONEYNESS
+    """Of raw surfaces; a fitted smile that stayed with its strikes would not stay free of arbitrage."""
 
     def __post_init__(self) -> None:
         expiries = [s.expiry for s in self.slices]
         if not expiries or np.any(np.diff([self.as_of, *expiries]) <= 0):
             rule = "a vol surface needs increasing expiries after as_of"
             raise InputError(Problem(rule, "correct market/vols", file="market/vols"))
+        if self.is_fitted and self.stickiness is Stickiness.STRIKE:
+            rule = "a fitted smile that stayed with its strikes would not stay free of arbitrage"
+            fix = 'set surface = "raw", or stickiness = "moneyness"'
+            raise InputError(Problem(rule, fix, file="book.toml", column="run.stickiness", value="strike"))
+
+    @property
+    def is_fitted(self) -> bool:
+        """Whether its slices are fitted smiles."""
+        return isinstance(self.slices[0], SviSlice)
 
     def vol(self, k: np.ndarray, expiry: float) -> np.ndarray:
         """Implied volatility at log-moneyness `k` (any shape) for one `expiry` (epoch seconds)."""
@@ -92,3 +120,9 @@ class VolSurface:
             return Quoted.INTERPOLATED if grid[0] <= point <= grid[-1] else Quoted.EXTRAPOLATED
 
         return [judge(float(point)) for point in k]
+
+
+def _total_variance(p: Svi, k: np.ndarray) -> np.ndarray:
+    """`pmvar.kernels.svi.total_variance` on the host, where an array of every shape would be compiled."""
+    x = k - p.m
+    return np.maximum(p.a + p.b * (p.rho * x + np.sqrt(x * x + p.s * p.s)), LEAST_VARIANCE)

@@ -20,8 +20,8 @@ from pmvar.types import FactorKind
 def stress_scenarios(
     stress: Mapping[str, Mapping[str, float]], model: ModelSpecification, market: MarketSnapshot
 ) -> ScenarioSet:
-    """One scenario per name, in order; each shock is S₁/S₀ − 1 of a price, σ₁/σ₀ − 1 of all vols of an underlying, or
-    the absolute move of a basis, a rate or a spread.
+    """One scenario per name, in order; each shock is S₁/S₀ − 1 of a price, σ₁/σ₀ − 1 of all vols of an underlying,
+    q − 1 of a curvature, a shift of atanh ρ of a skew, or the absolute move of a basis, a rate or a spread.
 
     A shifted price moves by that share of price + shift, a Bachelier price by that share of its shift: −50% is −.5·A.
     Raises InputError for a factor that the model does not have and for a move of −100% or below, which only a
@@ -50,7 +50,7 @@ def stress_scenarios(
                     )
                 )
             else:
-                relative = kind_and_point(factor)[0] in (FactorKind.SPOT, FactorKind.VOL)
+                relative = kind_and_point(factor)[0] in (FactorKind.SPOT, FactorKind.VOL, FactorKind.CURVATURE)
                 shock[row, column[factor]] = float(scale.of_share(move)) if relative else move
     if problems:
         raise InputError(problems)

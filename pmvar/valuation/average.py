@@ -12,6 +12,7 @@ from pmvar.kernels.average import average_price, earlier_share, exponential_mean
 from pmvar.kernels.european import Bump
 from pmvar.types import SECONDS_PER_YEAR
 from pmvar.valuation.blocks import Smile
+from pmvar.valuation.fitted_smile import FittedSmile
 from pmvar.valuation.payoffs import Listed, Moment, PayoffBlock, cast
 from pmvar.valuation.today import terms_today
 from pmvar.valuation.world import World
@@ -37,7 +38,7 @@ class AverageState(NamedTuple):
 class AverageBlock(PayoffBlock):
     """Options on an arithmetic average."""
 
-    smile: Smile
+    smile: Smile | FittedSmile
     today: Moment
     then: Moment
     average_today: AverageState

@@ -12,6 +12,7 @@ from pmvar.kernels.barrier import BarrierTerms, barrier_price, hit_probability
 from pmvar.kernels.european import Bump
 from pmvar.types import SECONDS_PER_YEAR
 from pmvar.valuation.blocks import Smile
+from pmvar.valuation.fitted_smile import FittedSmile
 from pmvar.valuation.payoffs import Listed, Moment, PayoffBlock, cast
 from pmvar.valuation.today import terms_today
 from pmvar.valuation.world import World
@@ -31,7 +32,7 @@ class BarrierState(NamedTuple):
 class BarrierBlock(PayoffBlock):
     """Barrier options, monitored continuously, between today and the horizon too."""
 
-    smile: Smile
+    smile: Smile | FittedSmile
     today: Moment
     then: Moment
     state_today: BarrierState

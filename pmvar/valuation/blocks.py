@@ -16,6 +16,7 @@ from pmvar.kernels.delta_one import carried_pnl, displaced_pnl, margined_pnl
 from pmvar.kernels.european import Bump, EuropeanState, EuropeanTerms, european_value, smile_vol
 from pmvar.kernels.exercise_table import ExerciseTable, tabulated_put_value
 from pmvar.kernels.smile import hats
+from pmvar.valuation.fitted_smile import FittedSmile
 from pmvar.valuation.world import World
 
 T = TypeVar("T", Bump, EuropeanTerms, EuropeanState, ExerciseTable)
@@ -116,7 +117,7 @@ class EuropeanBlock(Block):
     """European options; `bachelier` of all or none."""
 
     terms: EuropeanTerms
-    smile: Smile
+    smile: Smile | FittedSmile
     vol_today: Float[Array, " option"]
     vol_slope: Float[Array, " option"]
     """Derivative of `vol_today` by the log forward, the smile held in moneyness."""
@@ -153,7 +154,7 @@ class EuropeanBlock(Block):
 class AmericanBlock(Block):
     """American options on a spot or a future, settled in their quote currency, each as a put: see `as_put`."""
 
-    smile: Smile
+    smile: Smile | FittedSmile
     table: ExerciseTable
     """Boundaries of the time left at the horizon."""
     table_by_rate: ExerciseTable

@@ -52,11 +52,11 @@ def block_exposure(block: Block, world: World, vol_cap: float, dated: Float[Arra
 
     def pnl(moved: Exposure, basis: Array = zero, curve: Array = world.curve) -> Array:
         forward = world.log_forward + moved.log_forward
-        state = World(
-            forward if dated is None else forward + basis * dated.astype(dtype)[:, None],
-            world.vol_multiplier * (1 + moved.log_vol * slope),
-            world.log_base + moved.log_base,
-            curve,
+        state = world._replace(
+            log_forward=forward if dated is None else forward + basis * dated.astype(dtype)[:, None],
+            vol_multiplier=world.vol_multiplier * (1 + moved.log_vol * slope),
+            log_base=world.log_base + moved.log_base,
+            curve=curve,
         )
         return block.pnl(state, Bump(moved.log_spot, moved.vol, moved.rate, moved.log_settlement))
 

@@ -19,8 +19,9 @@ from pmvar.kernels.quanto import quanto_drift
 from pmvar.kernels.smile import NODES
 from pmvar.market.slope import WIDTH, smile_slope
 from pmvar.market.snapshot import MarketSnapshot
-from pmvar.types import SECONDS_PER_YEAR, Payoff, PutCall, Settlement
+from pmvar.types import SECONDS_PER_YEAR, Payoff, PutCall, Settlement, Stickiness
 from pmvar.valuation.blocks import Block, Smile
+from pmvar.valuation.fitted_smile import FittedSmile
 from pmvar.valuation.world import World
 
 T = TypeVar("T")
@@ -46,7 +47,7 @@ class Listed(NamedTuple):
     vol_today: Float[np.ndarray, " option"]
     vol_slope: Float[np.ndarray, " option"]
     """Of `vol_today` by the log forward."""
-    smile: Smile
+    smile: Smile | FittedSmile
     base_row: Int[Array, " option"]
 
     @property
@@ -122,9 +123,9 @@ def cast(tree: T, dtype: jnp.dtype) -> T:
 class DigitalBlock(PayoffBlock):
     """Digital options, paid in cash or in the asset."""
 
-    smile: Smile
-    slope: Smile
-    """∂σ/∂k at the strikes, tabulated like the vols, so that it is continuous in the move."""
+    smile: Smile | FittedSmile
+    slope: Smile | None
+    """∂σ/∂k at the strikes, tabulated like the vols, so that it is continuous in the move; None: the fitted smile's."""
     today: Moment
     then: Moment
     log_moneyness: Float[Array, " option"]
@@ -140,7 +141,12 @@ class DigitalBlock(PayoffBlock):
     def values(self, world: World, bump: Bump, wide: Bump) -> tuple[Array, Array]:
         """See the base."""
         log_base, move = world.log_base[self.base_row], world.log_forward[self.smile.slice_row]
-        vol, slope = self.smile.vol(world, bump), self.slope.vol(world, bump._replace(vol=jnp.zeros_like(bump.vol)))
+        vol, unbumped = self.smile.vol(world, bump), bump._replace(vol=jnp.zeros_like(bump.vol))
+        if isinstance(self.smile, FittedSmile):
+            slope = self.smile.slope(world, unbumped)
+        else:
+            assert self.slope is not None, "a tabulated smile has a table of slopes"
+            slope = self.slope.vol(world, unbumped)
         then = self._value(cast(self.then, move.dtype), move, vol, slope, log_base, bump)
         vol, by_log, slope, slope_by_log = self.vol_today[:, :, None]
         vol, slope = vol + by_log * wide.log_spot + wide.vol, slope + slope_by_log * wide.log_spot
@@ -164,13 +170,15 @@ def digital_block(listed: Listed) -> DigitalBlock:
     units = table.amount * listed.settlement_price * listed.discount
     today, then = listed.moment(units * listed.forward**power)
     slope, bend, at_node = _slopes(listed)
-    shape = listed.smile.vol_at_node.shape
-    return DigitalBlock(
-        smile=listed.smile,
+    smile, table_of_slopes = listed.smile, None
+    if isinstance(smile, Smile):
+        shape = smile.vol_at_node.shape
         # A flat smile, which has one node, has no slope.
-        slope=replace(
-            listed.smile, vol_at_node=jnp.asarray(at_node.reshape(shape) if shape[-1] > 1 else np.zeros(shape))
-        ),
+        nodes = at_node.reshape(shape) if shape[-1] > 1 else np.zeros(shape)
+        table_of_slopes = replace(smile, vol_at_node=jnp.asarray(nodes))
+    return DigitalBlock(
+        smile=smile,
+        slope=table_of_slopes,
         today=today,
         then=then,
         log_moneyness=listed.log_moneyness,
@@ -192,8 +200,11 @@ def _slopes(listed: Listed) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     for underlying, expiry in dict.fromkeys(pairs):
         own = np.array([i for i, pair in enumerate(pairs) if pair == (underlying, expiry)])
         surface = listed.market.vols[underlying]
-        at_node[own] = smile_slope(surface, k[own, None] - NODES + listed.carry[own, None], expiry)
         slope[own] = smile_slope(surface, k[own], expiry)
+        if surface.stickiness is Stickiness.STRIKE:
+            at_node[own] = slope[own, None]
+            continue
+        at_node[own] = smile_slope(surface, k[own, None] - NODES + listed.carry[own, None], expiry)
         bend[own] = (smile_slope(surface, k[own] - WIDTH, expiry) - smile_slope(surface, k[own] + WIDTH, expiry)) / (
             2 * WIDTH
         )
@@ -203,7 +214,7 @@ def _slopes(listed: Listed) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 class QuantoBlock(PayoffBlock):
     """European options paid at a fixed rate of exchange."""
 
-    smile: Smile
+    smile: Smile | FittedSmile
     today: Moment
     then: Moment
     log_moneyness: Float[Array, " option"]

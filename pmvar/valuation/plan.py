@@ -19,6 +19,7 @@ from pmvar.kernels.exercise_boundary import has_two_boundaries
 from pmvar.kernels.exercise_table import ExerciseTable, tabulated
 from pmvar.kernels.smile import NODES
 from pmvar.market.snapshot import MarketSnapshot
+from pmvar.market.surface import SviSlice
 from pmvar.scenarios.scenario_set import ScenarioSet
 from pmvar.types import (
     DAY,
@@ -32,6 +33,7 @@ from pmvar.types import (
     PriceModel,
     PutCall,
     Settlement,
+    Stickiness,
     factor_name,
 )
 from pmvar.valuation.average import average_block
@@ -47,6 +49,7 @@ from pmvar.valuation.blocks import (
 )
 from pmvar.valuation.bonds import bond_block, unmoved, unpayable
 from pmvar.valuation.cash_flows import cash_flows, curve_factors
+from pmvar.valuation.fitted_smile import FittedSmile
 from pmvar.valuation.payoffs import Listed, digital_block, quanto_block
 from pmvar.valuation.today import Product, american_rates, local, terms_today
 from pmvar.valuation.world import Layout, Slice
@@ -163,6 +166,9 @@ def make_plan(instruments: Instruments, market: MarketSnapshot, scenarios: Scena
     slices = {slice_of(instruments, i) for i in of_price} | {
         Slice(str(instruments.underlying[i]), np.inf) for i in of_price
     }
+    # An expiry bounds those after it: all of a fitted surface, whoever holds options on it.
+    for underlying in {str(instruments.underlying[i]) for i in priced if instruments.kind[i] in OPTION_KINDS}:
+        slices |= {Slice(underlying, s.expiry) for s in market.vols[underlying].slices if isinstance(s, SviSlice)}
     bonds = (i for i in priced if instruments.kind[i] == Kind.BOND)
     curve = {f for i in bonds for f in curve_factors(instruments, i, scenarios.factors)}
     layout = Layout(market, scenarios, tuple(sorted(slices)), jnp.dtype(str(precision)), tuple(sorted(curve)))
@@ -189,6 +195,10 @@ def _missing(instruments: Instruments, i: int, market: MarketSnapshot, scenarios
     """Why instrument `i` cannot be valued; empty if it can."""
     if reason := missing_today(instruments, i, market) or _unexercisable(instruments, i, market, scenarios.horizon_end):
         return reason
+    shape = [factor_name(instruments.underlying[i], kind) for kind in (FactorKind.SKEW, FactorKind.CURVATURE)]
+    moved = [f for f in shape if f in scenarios.factors] if instruments.kind[i] in OPTION_KINDS else []
+    if moved and not market.vols[instruments.underlying[i]].is_fitted:
+        return f"{moved[0]} moves a fitted smile, and the surface of {instruments.underlying[i]} is raw"
     absent = [f for f in _factors(instruments, i, market) if f not in scenarios.factors]
     if instruments.kind[i] == Kind.BOND:
         absent += [f for f in [unmoved(instruments, i, scenarios.factors)] if f]
@@ -332,25 +342,28 @@ def _optioned(context: Context, columns: Sequence[int], build: Callable[..., Blo
     is_flat = np.ptp(options.vol_at_node, axis=1) <= 1e-12 * options.vol_today
     for index, filled in _padded([i for i in ordered if is_flat[i]]):
         yield Placed(index, build(context, options, filled, groups=0))
-    pieces: dict[int, list[list[int]]] = {groups: [] for groups, _ in SMILE_GROUPS}
-    for _, members in groupby([i for i in ordered if not is_flat[i]], key=lambda i: table.underlying[i]):
-        rest = list(members)
+    # A block's surfaces are all raw or all fitted.
+    kinds = [(fitted, groups) for fitted in (False, True) for groups, _ in SMILE_GROUPS]
+    pieces: dict[tuple[bool, int], list[list[int]]] = {kind: [] for kind in kinds}
+    for underlying, members in groupby([i for i in ordered if not is_flat[i]], key=lambda i: table.underlying[i]):
+        rest, fitted = list(members), context.market.vols[underlying].is_fitted
         for (groups, width), least in zip(SMILE_GROUPS, (160, 1), strict=True):
             while len(rest) >= least:
-                pieces[groups].append(rest[:width])
+                pieces[fitted, groups].append(rest[:width])
                 rest = rest[width:]
-    for groups, width in SMILE_GROUPS:
-        for start in range(0, len(pieces[groups]), groups):
-            stack = pieces[groups][start : start + groups]
+    for (_, groups), found in pieces.items():
+        width = dict(SMILE_GROUPS)[groups]
+        for start in range(0, len(found), groups):
+            stack = found[start : start + groups]
             stack += [stack[0][:1]] * (groups - len(stack))
-            real = len(pieces[groups][start : start + groups])
+            real = len(found[start : start + groups])
             index = np.array([p + [-1] * (width - len(p)) if g < real else [-1] * width for g, p in enumerate(stack)])
             filled = np.array([p + [p[0]] * (width - len(p)) for p in stack])
             yield Placed(index.reshape(-1), build(context, options, filled.reshape(-1), groups=groups))
 
 
 class Options(NamedTuple):
-    """What options need besides their terms, by instrument of the table. The smile is sticky in k = ln(K/F)."""
+    """What options need besides their terms, by instrument of the table. Smiles are sticky in k = ln(K/F), or in K."""
 
     moneyness: Float[np.ndarray, " instrument"]
     vol_today: Float[np.ndarray, " instrument"]
@@ -376,6 +389,8 @@ def _options(context: Context, columns: Int[np.ndarray, " option"]) -> Options:
             own = members[table.expiry[members] == expiry]
             at = points.copy()
             at[3:] -= layout.carry[layout.slice_row[Slice(underlying, expiry)]]
+            if market.vols[underlying].stickiness is Stickiness.STRIKE:
+                at[:] = 0.0
             k = market.forwards[underlying].moneyness(table.strike[own], expiry)
             vol = market.vols[underlying].vol(k[:, None] - at, expiry)
             found.moneyness[own] = k
@@ -392,14 +407,43 @@ def _options(context: Context, columns: Int[np.ndarray, " option"]) -> Options:
 
 def _smile(
     context: Context, options: Options, filled: np.ndarray, slices: Int[Array, " option"], *, groups: int
-) -> Smile:
+) -> Smile | FittedSmile:
     """Of the options `filled` on rows `slices` of a `World`."""
+    if groups and context.market.vols[context.instruments.underlying[filled[0]]].is_fitted:
+        return _fitted_smile(context, options, filled, slices, groups=groups)
     at_node = options.vol_at_node[filled]
     first = context.instruments.underlying[filled.reshape(max(groups, 1), -1)[:, 0]]
     return Smile(
         vol_at_node=jnp.asarray(at_node.reshape(groups, -1, len(NODES)) if groups else at_node[None, :, :1]),
         slice_row=slices,
         spot_row=jnp.asarray(np.array([context.layout.slice_row[Slice(str(u), np.inf)] for u in first])),
+    )
+
+
+def _fitted_smile(
+    context: Context, options: Options, filled: np.ndarray, slices: Int[Array, " option"], *, groups: int
+) -> FittedSmile:
+    """Of the options `filled`, whose surfaces are fitted, on rows `slices` of a `World`."""
+    table, layout, fitted = context.instruments, context.layout, context.layout.fitted
+    assert fitted is not None, "the layout holds all slices of fitted surfaces"
+    own = [layout.slices[i] for i in fitted.row.tolist()]
+    end = layout.scenarios.horizon_end
+    first, near, share, time = (np.zeros(len(filled), kind) for kind in (int, int, float, float))
+    for n, i in enumerate(filled.tolist()):
+        rows = [row for row, s in enumerate(own) if s.underlying == table.underlying[i]]
+        # All settled by the horizon: so are the options.
+        expiries = np.array([own[row].expiry for row in rows] or [end + DAY])
+        expiry = float(table.expiry[i])
+        first[n] = rows[0] if rows else 0
+        near[n] = max(int(np.searchsorted(expiries, expiry, side="right")) - 1, 0)
+        at, after = expiries[near[n]], expiries[min(near[n] + 1, len(expiries) - 1)]
+        share[n] = (expiry - at) / (after - at) if at < expiry < after else 0.0
+        time[n] = (at + share[n] * (after - at) - end) / SECONDS_PER_YEAR
+    return FittedSmile(
+        jnp.asarray(options.moneyness[filled]),
+        slices,
+        *(jnp.asarray(x) for x in (first.reshape(groups, -1)[:, 0], near, share, time, fitted.row)),
+        n_expiries=int(np.max(near + (share > 0))) + 1,
     )
 
 

@@ -12,18 +12,21 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from pmvar.kernels.svi import Svi
 from pmvar.market.snapshot import MarketSnapshot
+from pmvar.market.surface import SviSlice
 from pmvar.models.factor_points import kind_and_point, point_time
 from pmvar.scenarios.scenario_set import ScenarioSet
-from pmvar.types import DAY, PATH_TILE, FactorKind, factor_name
+from pmvar.types import DAY, PATH_TILE, SECONDS_PER_YEAR, FactorKind, factor_name
+from pmvar.valuation.fitted_smile import Fitted, leans, shocked
 
 ALL = frozenset(FactorKind)
 
 TOGETHER = {
     FactorKind.SPOT: frozenset({FactorKind.SPOT, FactorKind.BASIS, FactorKind.RATE, FactorKind.SPREAD}),
-    FactorKind.VOL: frozenset({FactorKind.VOL}),
+    FactorKind.VOL: frozenset({FactorKind.VOL, FactorKind.SKEW, FactorKind.CURVATURE}),
 }
-"""Kinds of factors that P&L is told apart by: what discounts and prices are made of, and vols."""
+"""Kinds of factors that P&L is told apart by: what discounts and prices are made of, and smiles."""
 
 FEWEST_ROWS = 16
 """Rows of a `World` are filled up with zeros to this, twice this, …: books of similar size share compiled kernels."""
@@ -43,6 +46,8 @@ class World(NamedTuple):
     """Log changes of prices in base currency at the horizon: assets, then the base currency itself (zeros)."""
     curve: Float[Array, "curve_factor scenario"]
     """Absolute moves of zero rates and spreads at the horizon, per year."""
+    svi: Svi | None = None
+    """Fitted smiles, one row each, see `Shocked.svi`; None where surfaces are raw."""
 
 
 class Slice(NamedTuple):
@@ -167,7 +172,28 @@ class Layout:
             basis_factor=np.array([self.factor_column[f] for f in names], dtype=np.int32),
             basis_weight=np.pad(weight.reshape(-1, len(names)), (fill, (0, 0))) if names else np.zeros((0, 0)),
             least=np.array([-np.inf if market.scale(a).is_linear else LEAST_LOG_PRICE for a in (*market.asset, "")]),
+            fitted=self.fitted,
         )
+
+    @cached_property
+    def fitted(self) -> Fitted | None:
+        """The fitted smiles alive at the horizon of the underlyings that have slices; None where there are none."""
+        found: list[tuple[int, SviSlice]] = []
+        for i, s in enumerate(self.slices):
+            surface = self.market.vols.get(s.underlying)
+            for piece in surface.slices if surface is not None and not self.settles_inside(s) else ():
+                if isinstance(piece, SviSlice) and piece.expiry == s.expiry:
+                    found.append((i, piece))
+        if not found:
+            return None
+        svi = Svi(*np.array([piece.svi for _, piece in found]).T)
+        own = [self.slices[i].underlying for i, _ in found]
+        columns = (
+            np.array([self.factor_column.get(factor_name(u, kind), len(self.factor_column)) for u in own])
+            for kind in (FactorKind.SKEW, FactorKind.CURVATURE)
+        )
+        left = [(piece.expiry - self.scenarios.horizon_end) / SECONDS_PER_YEAR / piece.time for _, piece in found]
+        return Fitted(np.array([i for i, _ in found]), svi, np.array(left), *columns, *leans(svi))
 
     def _factors(self, kind: FactorKind) -> np.ndarray:
         """Factor column of each asset, one past the last where the model has none; last, that of the base currency."""
@@ -208,6 +234,7 @@ class _Arrays(NamedTuple):
     basis_factor: Int[np.ndarray, " basis"]
     basis_weight: Float[np.ndarray, "slice basis"]
     least: Float[np.ndarray, " asset_or_base"]
+    fitted: Fitted | None
 
 
 @partial(jax.jit, static_argnames=("moving", "vol_cap", "dtype"))
@@ -239,4 +266,9 @@ def _world(
     curve = moves[0][arrays.curve_factor]
     if FactorKind.RATE not in moving:
         curve = jnp.zeros_like(curve)
-    return World(forward.astype(dtype), jnp.exp(vol).astype(dtype), base.astype(dtype), curve.astype(dtype))
+    world = World(forward.astype(dtype), jnp.exp(vol).astype(dtype), base.astype(dtype), curve.astype(dtype))
+    if arrays.fitted is None:
+        return world
+    shape = moves[0] if FactorKind.VOL in moving else jnp.zeros_like(moves[0])
+    smiles = shocked(arrays.fitted, vol[arrays.fitted.row], shape, projected=True)
+    return world._replace(svi=Svi(*(x.astype(dtype) for x in smiles.svi)))
