@@ -3,7 +3,7 @@
 1,000 options × 12,288 scenarios, each option with its own forward and volatility in every scenario: expiries from one
 day after the horizon to two years, Student-t moves (4 degrees of freedom) and 32 extreme ones (prices ÷7 to ×7, vols ÷2
 to ×2). Peers get forwards and volatilities as arrays; pmvar its world, of log moves of forwards and of vols.
-American options have a task of their own, see `_american`, and so have bonds, see `_bonds`.
+American options have a task of their own, see `_american`; so have bonds, see `_bonds`, and other payoffs, see `_payoffs`.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import numpy as np
 from _american import american_accuracy, american_task, quantlib_american, shared_boundary
 from _bonds import bond_accuracy, bond_profit, bond_scenarios, bonds, moved, quantlib_bonds
 from _books import AS_OF, RATE, Book, make_book
+from _payoffs import payoff_calls, payoff_quantlib, payoff_task
 from _peers import Task, jax_vmap, numba_parallel, numpy_scipy, quantlib_engine, quantlib_formula, torch_chunks
 from common import Figures, Timing, benchmark, paired
 
@@ -134,6 +135,14 @@ def measure(arguments: argparse.Namespace) -> Figures:
         add("quantlib_bond", *quantlib_bonds(fixed, moved(2 if arguments.quick else 10)))
     except ImportError:
         print("QuantLib is not installed: left out")
+    other = payoff_task(tiles * PATH_TILE)
+    for name, call in payoff_calls(other).items():
+        add(name, call, other.spot.size)
+    try:
+        for name, (call, size) in payoff_quantlib(other, n_early).items():
+            add(name, call, size)
+    except ImportError:
+        print("QuantLib is not installed: left out")
     timings = paired(calls, rounds=rounds)
     figures = _table(timings, sizes)
     figures |= accuracy(book, drawn, task)
@@ -176,10 +185,9 @@ def _table(timings: dict[str, Timing], sizes: dict[str, int]) -> Figures:
             figures[f"f32_over_{name}_f32"] = per["european_f32"] / per[f"{name}_f32"]
     if "quantlib" in per:
         figures["f32_over_quantlib"] = per["european_f32"] / per["quantlib"]
-    if "quantlib_american" in per:
-        figures["american_over_quantlib"] = per["american"] / per["quantlib_american"]
-    if "quantlib_bond" in per:
-        figures["bond_over_quantlib"] = per["bond"] / per["quantlib_bond"]
+    for name in ("american", "digital", "asian", "quanto", "barrier", "bond"):
+        if f"quantlib_{name}" in per:
+            figures[f"{name}_over_quantlib"] = per[name] / per[f"quantlib_{name}"]
     return figures
 
 

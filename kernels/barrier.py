@@ -64,9 +64,7 @@ def barrier_price(
     d = pair(reflected(powers[0], y2), touched)
     plain = normalised_black(k, s, phi)
     same, inside = phi * eta > 0, eta * (k - beyond) > 0
-    knocked_in = jnp.where(
-        same, jnp.where(inside, c, plain - b + d), jnp.where(inside, b - c + d, plain)
-    )
+    knocked_in = jnp.where(same, jnp.where(inside, c, plain - b + d), jnp.where(inside, b - c + d, plain))
     knocked_in = jnp.clip(knocked_in, 0.0, plain)
     untouched = jnp.clip(normal_cdf(eta * (-s / 2 - beyond / s)) - touched, 0.0, 1.0)
     # E[e^(−rt)] at the hit.

@@ -459,7 +459,7 @@ OPTION, PERPETUAL, FUTURE, SPOT, LINEAR = (
         (FUTURE, {"averaging_start": AS_OF}, "averaging_start", "a future on an average of more than an hour"),
         (LINEAR, {"averaging_start": AS_OF}, "average_so_far", "the average has begun"),
         (LINEAR, {"average_so_far": 1e5}, "average_so_far", "only what has begun to average"),
-        (LINEAR, {"settlement": "quanto", "settlement_currency": "ETH"}, "fx_rate", "paid at a fixed rate"),
+        (PERPETUAL, {"settlement": "quanto", "settlement_currency": "ETH"}, "fx_rate", "paid at a fixed rate"),
         (PERPETUAL, {"fx_rate": 2.0}, "fx_rate", "only a quanto"),
         (PERPETUAL, {"settlement": "quanto", "fx_rate": 2.0, "settlement_currency": "USD"}, "settlement_currency",
          "in another currency"),

@@ -94,13 +94,9 @@ def test_against_quantlib() -> None:
         spot = ql.QuoteHandle(ql.SimpleQuote(100.0))
         process = ql.BlackScholesMertonProcess(spot, held_ts, rate_ts, surface(float(vol[i])))
         side = ql.Option.Call if sign[i] > 0 else ql.Option.Put
-        option = ql.QuantoVanillaOption(
-            ql.PlainVanillaPayoff(side, strike[i]), ql.EuropeanExercise(day + int(days[i]))
-        )
+        option = ql.QuantoVanillaOption(ql.PlainVanillaPayoff(side, strike[i]), ql.EuropeanExercise(day + int(days[i])))
         correlation = ql.QuoteHandle(ql.SimpleQuote(rho[i]))
-        option.setPricingEngine(
-            ql.QuantoEuropeanEngine(process, foreign_ts, surface(float(fx_vol[i])), correlation)
-        )
+        option.setPricingEngine(ql.QuantoEuropeanEngine(process, foreign_ts, surface(float(fx_vol[i])), correlation))
         found.append(option.NPV())
     t = days / 365
     own = np.exp(-rate * t) * price(100 * np.exp((foreign - held) * t), strike, vol, t, rho * fx_vol, sign)
