@@ -3,7 +3,8 @@
 1,000 options × 12,288 scenarios, each option with its own forward and volatility in every scenario: expiries from one
 day after the horizon to two years, Student-t moves (4 degrees of freedom) and 32 extreme ones (prices ÷7 to ×7, vols ÷2
 to ×2). Peers get forwards and volatilities as arrays; pmvar its world, of log moves of forwards and of vols.
-American options have a task of their own, see `_american`; so have bonds, see `_bonds`, and other payoffs, see `_payoffs`.
+American options, bonds and other payoffs have tasks of their own, see `_american`, `_bonds` and `_payoffs`; Bachelier
+prices and implied vols are arrays alone, see `_formulas`.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import numpy as np
 from _american import american_accuracy, american_task, quantlib_american, shared_boundary
 from _bonds import bond_accuracy, bond_profit, bond_scenarios, bonds, moved, quantlib_bonds
 from _books import AS_OF, RATE, Book, make_book
+from _formulas import formula_calls, quotes
 from _payoffs import payoff_calls, payoff_quantlib, payoff_task
 from _peers import Task, jax_vmap, numba_parallel, numpy_scipy, quantlib_engine, quantlib_formula, torch_chunks
 from common import Figures, Timing, benchmark, paired
@@ -143,6 +145,8 @@ def measure(arguments: argparse.Namespace) -> Figures:
             add(name, call, size)
     except ImportError:
         print("QuantLib is not installed: left out")
+    for name, (call, size) in formula_calls(quotes(1 << (18 if arguments.quick else 21))).items():
+        add(name, call, size)
     timings = paired(calls, rounds=rounds)
     figures = _table(timings, sizes)
     figures |= accuracy(book, drawn, task)
@@ -185,7 +189,7 @@ def _table(timings: dict[str, Timing], sizes: dict[str, int]) -> Figures:
             figures[f"f32_over_{name}_f32"] = per["european_f32"] / per[f"{name}_f32"]
     if "quantlib" in per:
         figures["f32_over_quantlib"] = per["european_f32"] / per["quantlib"]
-    for name in ("american", "digital", "asian", "quanto", "barrier", "bond"):
+    for name in ("american", "digital", "asian", "quanto", "barrier", "bond", "bachelier", "implied_vol"):
         if f"quantlib_{name}" in per:
             figures[f"{name}_over_quantlib"] = per[name] / per[f"quantlib_{name}"]
     return figures

@@ -12,7 +12,9 @@ from jaxtyping import Array, Bool, Float
 from pmvar.kernels.black import normal_cdf
 
 ITERATIONS = 40
-"""Enough to bisect the bracket to 3e-11 where Newton never helps; 6 to 8 suffice elsewhere."""
+"""At most: enough to bisect the bracket to 3e-11 where Newton never helps; 6 to 8 suffice elsewhere."""
+SMALL_STEP = 1e-10
+"""Of ln s: the error left after such a step of Newton is its square."""
 BRACKET = (1e-10, 50.0)
 """Total standard deviations searched: beyond the upper one every price is 1 in float64."""
 _TINY = 1e-300
@@ -45,20 +47,26 @@ def _solved(call: Float[Array, "*shape"], x: Float[Array, "*shape"]) -> Float[Ar
     """s of the call at log-moneyness x ≥ 0."""
     target = jnp.log(_minus_log(call, 1 - call))
 
-    def step(_: Array | int, state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
-        y, low, high = state
+    def step(state: tuple[Array, ...]) -> tuple[Array, ...]:
+        count, y, low, high, done = state
         value, slope = _objective(x, y)
         # The objective falls with s: above the target, s is too small.
         low, high = jnp.where(value > target, y, low), jnp.where(value > target, high, y)
         newton = y + (target - value) / slope
         inside = (newton >= low) & (newton <= high)
-        return jnp.where(inside, newton, (low + high) / 2), low, high
+        moved = jnp.where(inside, newton, (low + high) / 2)
+        # What has arrived stays: no number depends on what else is in the batch.
+        return count + 1, jnp.where(done, y, moved), low, high, done | (inside & (jnp.abs(moved - y) <= SMALL_STEP))
 
     low, high = (jnp.full_like(x, math.log(bound)) for bound in BRACKET)
     # The inflection of the price in s, √2x, or the at-the-money law c ≈ s/√2π, whichever is larger.
     start = jnp.log(jnp.clip(jnp.maximum(jnp.sqrt(2 * x), call * math.sqrt(2 * math.pi)), *BRACKET))
-    y, _, _ = jax.lax.fori_loop(0, ITERATIONS, step, (start, low, high))
-    return jnp.exp(y)
+    state = (jnp.zeros((), jnp.int32), start, low, high, jnp.zeros(x.shape, bool))
+    return jnp.exp(jax.lax.while_loop(_is_going, step, state)[1])
+
+
+def _is_going(state: tuple[Array, ...]) -> Array:
+    return (state[0] < ITERATIONS) & ~jnp.all(state[-1])
 
 
 @_solved.defjvp
