@@ -179,7 +179,7 @@ def american_rates(instruments: Instruments, i: int, market: MarketSnapshot, sta
 def terms_today(instruments: Instruments, market: MarketSnapshot) -> Terms:
     """What values each instrument; all must be valuable (see `Plan.unpriced`)."""
     n = len(instruments)
-    out = {name: np.ones(n) for name in Terms._fields}
+    out: dict[str, np.ndarray] = {name: np.ones(n) for name in Terms._fields}
     out["units"] = instruments.contract_size
     for i in range(n):
         kind, underlying, expiry = instruments.kind[i], instruments.underlying[i], float(instruments.expiry[i])
