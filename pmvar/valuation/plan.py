@@ -313,7 +313,7 @@ def _margined(context: Context, columns: Sequence[int]) -> Iterator[Placed]:
         scale = table.amount[filled] * context.settlement_price[filled] * context.forward[filled] ** power
         days = (context.layout.scenarios.horizon_end - context.market.as_of) / DAY
         paid = days * np.array([context.market.funding.get(str(name), 0.0) for name in table.instrument_id[filled]])
-        terms = (jnp.asarray(x) for x in (scale, power, paid))
+        terms = jnp.asarray(scale), jnp.asarray(power), jnp.asarray(paid)
         yield Placed(index, MarginedBlock(*terms, *context.rows(filled)))
 
 

@@ -292,7 +292,7 @@ def average_terms(instruments: Instruments, i: int, market: MarketSnapshot) -> d
 def terms_today(instruments: Instruments, market: MarketSnapshot) -> Terms:
     """What values each instrument; all must be valuable (see `Plan.unpriced`)."""
     n = len(instruments)
-    out = {name: np.ones(n) for name in Terms._fields}
+    out: dict[str, np.ndarray] = {name: np.ones(n) for name in Terms._fields}
     for name in ("skew", "known", "growth", "covariance", "shift", "bachelier"):
         out[name] = np.zeros(n)
     ways = instruments.barrier_type.astype(str)
