@@ -16,7 +16,8 @@ width, in closed form. For SSVI q multiplies φ.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Iterable
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -37,6 +38,11 @@ class Svi(NamedTuple):
     m: Float[Array, "*#shape"]
     s: Float[Array, "*#shape"]
     """Positive."""
+
+
+def one_svi(parameters: Iterable[Any]) -> Svi:
+    """A single smile on the host, of five numbers in the order of the fields."""
+    return Svi(*map(float, parameters))  # pyright: ignore[reportArgumentType]
 
 
 class Butterfly(NamedTuple):

@@ -10,7 +10,7 @@ from pmvar.errors import InputError
 from pmvar.io import import_deribit
 from pmvar.io.book import load_book
 from pmvar.io.populate import populate
-from pmvar.kernels.svi import Svi, from_ssvi, power_law
+from pmvar.kernels.svi import from_ssvi, one_svi, power_law
 from pmvar.market.fit_smile import Quotes, fit_smile, rises, room
 from pmvar.market.fit_surface import Expiry, SurfaceKind, arbitrage, fit_surface
 from pmvar.market.surface import SviSlice
@@ -32,7 +32,7 @@ def expiry(time, q):
 
 
 def raw(a, b, rho, m, s):
-    return Svi(*map(float, (a, b, rho, m, s)))
+    return one_svi((a, b, rho, m, s))
 
 
 SOUND = raw(0.01, 0.08, -0.4, 0.02, 0.15)

@@ -7,7 +7,7 @@ import pytest
 from scipy.special import ndtr
 
 from pmvar.instruments import Instruments
-from pmvar.kernels.svi import Svi, from_ssvi, power_law
+from pmvar.kernels.svi import Svi, from_ssvi, one_svi, power_law
 from pmvar.market.curves import DiscountCurve, ForwardCurve
 from pmvar.market.snapshot import MarketSnapshot
 from pmvar.market.surface import SviSlice, VolSlice, VolSurface
@@ -36,7 +36,7 @@ def ssvi(k, theta, rho, width):
 def surface():
     slices = []
     for time, theta in zip(TIMES.tolist(), THETA.tolist(), strict=True):
-        svi = Svi(*map(float, from_ssvi(*map(jnp.float64, (theta, RHO, phi(theta))))))
+        svi = one_svi(from_ssvi(*map(jnp.float64, (theta, RHO, phi(theta)))))
         slices.append(SviSlice(time * YEAR, svi, time, np.linspace(-0.5, 0.5, 5)))
     return VolSurface(0.0, tuple(slices))
 
@@ -180,6 +180,6 @@ def test_a_shape_does_not_move_a_raw_surface_in_silence():
 
 
 def test_the_range_of_leanings_is_where_variance_stays_positive():
-    svi = Svi(*(np.array([x]) for x in (-0.01, 0.2, -0.3, 0.05, 0.2)))
+    svi = Svi(*(jnp.array([x]) for x in (-0.01, 0.2, -0.3, 0.05, 0.2)))
     low, high = leans(svi)
     assert -2 <= low[0] < 0 < high[0] < 2

@@ -7,7 +7,7 @@ import pytest
 from pmvar.errors import InputError
 from pmvar.scenarios import ScenarioSet, simulate, stress_scenarios
 from pmvar.types import PATH_TILE, Drift, FactorKind
-from pmvar.valuation.world import FEWEST_ROWS, Layout, Slice, World
+from pmvar.valuation.world import FEWEST_ROWS, Layout, Slice
 from tests.markets import AS_OF, DAY, YEAR, carry_curve, snapshot, specification
 
 MARKET = snapshot(
@@ -35,7 +35,7 @@ def world(scenarios: ScenarioSet, *slices: Slice, moving=frozenset(FactorKind)):
     for filled, still in zip(whole[:2], (0.0, 1.0), strict=True):
         assert len(filled) == FEWEST_ROWS
         np.testing.assert_array_equal(filled[n:], still)
-    return World(whole.log_forward[:n], whole.vol_multiplier[:n], whole.log_base)
+    return whole._replace(log_forward=whole.log_forward[:n], vol_multiplier=whole.vol_multiplier[:n])
 
 
 # ---- stress lists --------------------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Array, Float
 from scipy.optimize import minimize
 
-from pmvar.kernels.svi import Svi, butterfly, stretched, total_variance, wings
+from pmvar.kernels.svi import Svi, butterfly, one_svi, stretched, total_variance, wings
 
 STAGES = ((1.0, 0.05), (0.2, 0.02))
 """One search after the other: the half-spreads outside from where a quote's cost grows linearly, so that one odd quote
@@ -118,7 +118,7 @@ def fit_smile(quotes: Quotes, time: float, *, before: Svi | None = None) -> Smil
     best, least = None, np.inf
     for start in _starts(target, before):
         for x in (start, *_searched(start, target)):
-            fit = _repaired(Svi(*map(float, _raw_of(x, target.deviation))), before)
+            fit = _repaired(one_svi(_raw_of(x, target.deviation)), before)
             cost = float(_cost_of(fit.svi, target))
             if cost < least and room(fit.svi) >= 1 and (before is None or rises(fit.svi, before) >= 1):
                 best, least = fit, cost
@@ -241,7 +241,7 @@ def _repaired(p: Svi, before: Svi | None) -> SmileFit:
 
 
 def _moved(p: Svi, growth: float, width: float) -> Svi:
-    return Svi(*map(float, _stretched(p, growth, width)))
+    return one_svi(_stretched(p, growth, width))
 
 
 def _target(q: Quotes, time: float, before: Svi | None) -> _Target:

@@ -59,6 +59,11 @@ class SviSlice:
     """Years to expiry that the smile was fitted for."""
     log_moneyness: Float[np.ndarray, "strike"]
 
+    @property
+    def implied_vol(self) -> Float[np.ndarray, "strike"]:
+        """Of the smile, where it was quoted."""
+        return self.vol(self.log_moneyness)
+
     def vol(self, k: np.ndarray) -> np.ndarray:
         """Volatility at log-moneyness `k`, quoted or not."""
         return np.sqrt(np.asarray(_total_variance(self.svi, np.asarray(k, float))) / self.time)

@@ -48,7 +48,7 @@ def block_exposure(block: Block, world: World, vol_cap: float, dated: Float[Arra
     # y = B·tanh(x/B) has the slope 1 − (y/B)².
     slope = 1 - (jnp.log(world.vol_multiplier) / vol_cap) ** 2
     names = Exposure._fields[:-1]
-    still = Exposure(*(zero for _ in names), further=())
+    still = Exposure(zero, zero, zero, zero, zero, zero, zero)
 
     def pnl(moved: Exposure, basis: Array = zero, curve: Array = world.curve) -> Array:
         forward = world.log_forward + moved.log_forward

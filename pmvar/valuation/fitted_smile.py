@@ -188,11 +188,11 @@ def check_scenarios(layout: Layout, index: int) -> ScenarioCheck:
     own = np.array([layout.slices[i].underlying for i in fitted.row.tolist()])
     later = own[1:] == own[:-1]
     found = [_disorder(smiles.svi, jnp.exp(2 * log_vol)) for smiles in (before, after)]
-    butterfly = tuple(int(np.sum(np.any(np.asarray(g) < -1e-12, axis=0))) for g, _ in found)
+    broken, left = (int(np.sum(np.any(np.asarray(g) < -1e-12, axis=0))) for g, _ in found)
     crossed = int(np.sum(np.any(np.asarray(found[0][1])[later] < -1e-12, axis=0)))
     width, lean = (np.asarray(x) for x in (after.width, after.lean))
     # After: expiries are in order because each is the largest so far.
-    return ScenarioCheck(butterfly, (crossed, 0), float(width.min()), float(np.abs(lean).max()))
+    return ScenarioCheck((broken, left), (crossed, 0), float(width.min()), float(np.abs(lean).max()))
 
 
 _shocked = jax.jit(shocked, static_argnames="projected")

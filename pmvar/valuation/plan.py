@@ -313,8 +313,10 @@ def _margined(context: Context, columns: Sequence[int]) -> Iterator[Placed]:
         scale = table.amount[filled] * context.settlement_price[filled] * context.forward[filled] ** power
         days = (context.layout.scenarios.horizon_end - context.market.as_of) / DAY
         paid = days * np.array([context.market.funding.get(str(name), 0.0) for name in table.instrument_id[filled]])
-        terms = jnp.asarray(scale), jnp.asarray(power), jnp.asarray(paid)
-        yield Placed(index, MarginedBlock(*terms, *context.rows(filled)))
+        slices, bases = context.rows(filled)
+        yield Placed(
+            index, MarginedBlock(jnp.asarray(scale), jnp.asarray(power), jnp.asarray(paid), slices, bases)
+        )
 
 
 def _bonds(context: Context, columns: Sequence[int]) -> Iterator[Placed]:
@@ -409,7 +411,7 @@ def _smile(
     context: Context, options: Options, filled: np.ndarray, slices: Int[Array, " option"], *, groups: int
 ) -> Smile | FittedSmile:
     """Of the options `filled` on rows `slices` of a `World`."""
-    if groups and context.market.vols[context.instruments.underlying[filled[0]]].is_fitted:
+    if groups and context.market.vols[str(context.instruments.underlying[filled[0]])].is_fitted:
         return _fitted_smile(context, options, filled, slices, groups=groups)
     at_node = options.vol_at_node[filled]
     first = context.instruments.underlying[filled.reshape(max(groups, 1), -1)[:, 0]]
@@ -483,9 +485,16 @@ def _displaced(context: Context, columns: Sequence[int]) -> Iterator[Placed]:
     table = context.instruments
     for index, filled in _padded(columns):
         size = table.contract_size[filled] * context.settlement_price[filled]
-        linear = [context.market.scale(u).is_linear for u in table.underlying[filled]]
-        terms = (size * context.unit[filled], size * context.forward[filled], table.kind[filled] == Kind.SPOT, linear)
-        yield Placed(index, DisplacedBlock(*(jnp.asarray(x, float) for x in terms), *context.rows(filled)))
+        slices, bases = context.rows(filled)
+        block = DisplacedBlock(
+            unit=jnp.asarray(size * context.unit[filled]),
+            level=jnp.asarray(size * context.forward[filled]),
+            carried=jnp.asarray(table.kind[filled] == Kind.SPOT, float),
+            linear=jnp.asarray([float(context.market.scale(u).is_linear) for u in table.underlying[filled]]),
+            slice_row=slices,
+            base_row=bases,
+        )
+        yield Placed(index, block)
 
 
 def _american(context: Context, columns: Sequence[int]) -> Iterator[Placed]:
