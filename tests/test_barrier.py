@@ -53,7 +53,8 @@ def test_against_quantlib() -> None:
     knock_in, rebate = rng.integers(0, 2, n).astype(float), rng.uniform(0, 10, n) * rng.integers(0, 2, n)
     barrier, found = 100 * np.exp(up * rng.uniform(0.005, 0.5, n)), []
     for i in range(n):
-        dividend, interest = [ql.YieldTermStructureHandle(ql.FlatForward(day, float(x[i]), count)) for x in (held, rate)]
+        curves = [ql.FlatForward(day, float(x[i]), count) for x in (held, rate)]
+        dividend, interest = map(ql.YieldTermStructureHandle, curves)
         surface = ql.BlackVolTermStructureHandle(ql.BlackConstantVol(day, ql.NullCalendar(), float(vol[i]), count))
         process = ql.BlackScholesMertonProcess(ql.QuoteHandle(ql.SimpleQuote(100.0)), dividend, interest, surface)
         payoff = ql.PlainVanillaPayoff(ql.Option.Call if sign[i] > 0 else ql.Option.Put, strike[i])

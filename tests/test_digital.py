@@ -58,7 +58,8 @@ def test_against_quantlib() -> None:
     days, sign, asset = rng.integers(1, 1000, n), rng.choice([-1.0, 1.0], n), rng.integers(0, 2, n)
     found = []
     for i in range(n):
-        dividend, interest = [ql.YieldTermStructureHandle(ql.FlatForward(day, float(x[i]), count)) for x in (held, rate)]
+        curves = [ql.FlatForward(day, float(x[i]), count) for x in (held, rate)]
+        dividend, interest = map(ql.YieldTermStructureHandle, curves)
         surface = ql.BlackVolTermStructureHandle(ql.BlackConstantVol(day, ql.NullCalendar(), float(vol[i]), count))
         process = ql.BlackScholesMertonProcess(ql.QuoteHandle(ql.SimpleQuote(100.0)), dividend, interest, surface)
         side = ql.Option.Call if sign[i] > 0 else ql.Option.Put
