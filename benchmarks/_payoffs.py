@@ -40,7 +40,8 @@ def payoff_task(n: int) -> PayoffTask:
 
 
 def _digital(k: Any, s: Any, vol: Any, t: Any, sign: Any, log_spot: Any) -> Any:
-    return normalised_digital(k, s, jnp.zeros_like(k), sign, jnp.zeros_like(k))
+    # Of cash, which is no multiple of the forward.
+    return normalised_digital(k, s, jnp.zeros_like(k), sign, jnp.zeros_like(k)) * jnp.exp(k)
 
 
 def _asian(k: Any, s: Any, vol: Any, t: Any, sign: Any, log_spot: Any) -> Any:

@@ -145,6 +145,9 @@ def worth(one, state, now: float) -> np.ndarray:
     u, expiry, start = str(one.underlying[0]), float(one.expiry[0]) - AS_OF, float(one.averaging_start[0]) - AS_OF
     curve, spot0, window = market().forwards[u], SPOT[u][0], expiry - start
     vol, sign = state.vol(np.log(float(one.strike[0]) / state.forward)), 1.0 if one.put_call[0] == "call" else -1.0
+    if one.kind[0] == "option" and window < 3600:
+        # Quoted as of an option without an average.
+        vol = vol * np.sqrt(expiry / (expiry - 2 / 3 * window))
     now, strike = min(now, expiry), float(one.strike[0])
     known = np.zeros_like(state.spot)
     if start <= 0:

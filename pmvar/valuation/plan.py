@@ -458,7 +458,9 @@ def _european_block(
     unit, expiry = context.unit[filled], table.expiry[filled]
     money = np.where(linear, unit * options.discount[filled], 1.0)
     slices, bases = context.rows(filled)
-    window = table.averaging[filled]
+    window, left, then = table.averaging[filled], expiry - market.as_of, np.maximum(expiry - end, 0.0)
+    # Vols are quoted for all of the time, though not all of it counts where the price is averaged.
+    averaged = left * (variance_time(then, window) / variance_time(left, window))
     return EuropeanBlock(
         terms=EuropeanTerms(
             scale=jnp.asarray(table.contract_size[filled] * context.settlement_price[filled] * money),
@@ -469,8 +471,8 @@ def _european_block(
         smile=_smile(context, options, filled, slices, groups=groups),
         vol_today=jnp.asarray(options.vol_today[filled]),
         vol_slope=jnp.asarray(options.vol_slope[filled]),
-        time_today=jnp.asarray(variance_time(expiry - market.as_of, window) / SECONDS_PER_YEAR),
-        time_then=jnp.asarray(variance_time(np.maximum(expiry - end, 0.0), window) / SECONDS_PER_YEAR),
+        time_today=jnp.asarray(left / SECONDS_PER_YEAR),
+        time_then=jnp.asarray(np.where(window > 0, averaged, then) / SECONDS_PER_YEAR),
         log_discount_then=jnp.asarray(options.log_discount_then[filled]),
         base_row=bases,
         bachelier=bachelier,

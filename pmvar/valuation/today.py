@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
-from pmvar.instruments import Instruments, variance_time
+from pmvar.instruments import Instruments
 from pmvar.kernels.american import american
 from pmvar.kernels.average import average_price, earlier_share, exponential_mean, window_variance
 from pmvar.kernels.bachelier import normalised_bachelier
@@ -302,9 +302,6 @@ def terms_today(instruments: Instruments, market: MarketSnapshot) -> Terms:
     out["rebate"] = np.nan_to_num(instruments.rebate, nan=0.0)
     out["asset"] = (instruments.payoff == Payoff.ASSET_OR_NOTHING).astype(float)
     out["units"] = instruments.amount
-    left = instruments.expiry - market.as_of
-    short = np.where(instruments.formula == Kind.OPTION, instruments.averaging, 0.0)
-    time = variance_time(left, short) / SECONDS_PER_YEAR
     for i in range(n):
         kind, underlying, expiry = instruments.kind[i], instruments.underlying[i], float(instruments.expiry[i])
         base = kind in (Kind.CASH, Kind.BOND) or underlying == market.base_currency
@@ -320,7 +317,7 @@ def terms_today(instruments: Instruments, market: MarketSnapshot) -> Terms:
             out["strike"][i] = instruments.strike[i]
             out["sign"][i] = 1.0 if instruments.put_call[i] == PutCall.CALL else -1.0
             out["vol"][i] = float(market.vols[underlying].vol(np.array([k]), expiry)[0])
-            out["time"][i] = time[i]
+            out["time"][i] = (expiry - market.as_of) / SECONDS_PER_YEAR
             curve = market.discounts.get(instruments.discount_currency[i])
             if instruments.settlement[i] == Settlement.QUANTO:
                 quanto = market.quanto[underlying, instruments.settlement_currency[i]]
