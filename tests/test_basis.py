@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -113,7 +114,7 @@ def test_every_product_moves_with_its_forward() -> None:
     assert np.allclose(tile["E"], curve.at(FAR) * np.expm1(shock[:, 4]))
 
 
-def drawn(*, volatility: float = 0.002, seed: int = 1, **options: object) -> ScenarioSet:
+def drawn(*, volatility: float = 0.002, seed: int = 1, **options: Any) -> ScenarioSet:
     sizes = {"BTC:spot": 0.03, **{f"BTC:basis.{d}": volatility for d in DATES}, "ETH:spot": 0.03, "BTC:vol": 0.05}
     model = specification({f: s for f, s in sizes.items() if s})
     return pmvar.simulate(

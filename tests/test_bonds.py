@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +20,7 @@ from pmvar.market.curves import DiscountCurve
 from pmvar.market.snapshot import MarketSnapshot
 from pmvar.methods.fallback import unpriceable
 from pmvar.methods.standard import LINEAR_RATE, unit_requirements
+from pmvar.models.specification import ModelSpecification
 from pmvar.risk.rules import MarginRules
 from pmvar.scenarios import ScenarioSet, stress_scenarios
 from pmvar.scenarios.stress import instantaneous
@@ -64,7 +67,12 @@ def bond(
 
 
 def bonds() -> Instruments:
-    return table([bond(f"B{i}", *terms, epoch(day)) for i, (*terms, day) in enumerate(BONDS)])
+    return table(
+        [
+            bond(f"B{i}", issuer, currency, coupon, frequency, count, epoch(day))
+            for i, (issuer, currency, coupon, frequency, count, day) in enumerate(BONDS)
+        ]
+    )
 
 
 def market(**changes: object) -> MarketSnapshot:
@@ -73,7 +81,7 @@ def market(**changes: object) -> MarketSnapshot:
     return replace(found, **({"as_of": AS_OF, "spread": SPREAD} | changes))
 
 
-def model(volatility: float = 0.0009, **options: object) -> pmvar.models.ModelSpecification:
+def model(volatility: float = 0.0009, **options: Any) -> ModelSpecification:
     sizes = {f: 0.006 if f.endswith("spot") else volatility for f in FACTORS}
     return specification(sizes, **options)
 
@@ -256,7 +264,7 @@ def test_margin_and_gradients() -> None:
     held = portfolio(bonds(), {"a": {"B3": 20.0, "B6": -5.0}})
     rules = MarginRules()
 
-    def tables(volatility: float, *, greeks: bool = False, **changes: object) -> dict:
+    def tables(volatility: float, *, greeks: bool = False, **changes: Any) -> Mapping[str, Any]:
         drawn = pmvar.simulate(
             specification(dict.fromkeys(names, volatility)), market(), seed=2, n_scenarios=4_096,
             drift=Drift.NONE, sampling=Sampling.SOBOL,
@@ -264,7 +272,7 @@ def test_margin_and_gradients() -> None:
         pnl = pmvar.reprice(held, market(**changes), drawn, precision=Precision.FLOAT64)
         return pmvar.margin_report(pnl, held, rules, greeks=greeks).tables
 
-    def shortfall(volatility: float, **changes: object) -> float:
+    def shortfall(volatility: float, **changes: Any) -> float:
         return float(tables(volatility, **changes)["margins"]["expected_shortfall"][0])
 
     base, h = tables(0.0009, greeks=True), 1e-6

@@ -38,8 +38,14 @@ def raw(a, b, rho, m, s):
 SOUND = raw(0.01, 0.08, -0.4, 0.02, 0.15)
 
 
+def fitted(*args, **options):
+    found = fit_smile(*args, **options)
+    assert found is not None
+    return found
+
+
 def test_a_smile_free_of_arbitrage_is_found_again():
-    fit = fit_smile(quotes(SOUND, 0.5), 0.5)
+    fit = fitted(quotes(SOUND, 0.5), 0.5)
     q = quotes(SOUND, 0.5)
     assert np.abs(SviSlice(0.0, fit.svi, 0.5, q.k).vol(q.k) - q.vol).max() < 1e-3
     assert (fit.raised, fit.widened) == (1.0, 1.0)
@@ -50,16 +56,16 @@ def test_vogts_smile_is_fitted_without_its_arbitrage():
     assert room(vogt) < 1
     k = np.linspace(-1.5, 1.5, 61)
     vol = SviSlice(0.0, vogt, 1.0, k).vol(k)
-    fit = fit_smile(Quotes(k, vol - 0.01, vol, vol + 0.01), 1.0)
+    fit = fitted(Quotes(k, vol - 0.01, vol, vol + 0.01), 1.0)
     assert room(fit.svi) >= 1
     assert np.abs(SviSlice(0.0, fit.svi, 1.0, k).vol(k) - vol).max() < 0.02
 
 
 def test_an_expiry_that_crosses_the_one_before_is_lifted():
     earlier, later = quotes(SOUND, 0.5), quotes(raw(0.009, 0.08, -0.4, 0.02, 0.15), 0.52)
-    first = fit_smile(earlier, 0.5)
-    second = fit_smile(later, 0.52, before=first.svi)
-    assert rises(fit_smile(later, 0.52).svi, first.svi) < 1 <= rises(second.svi, first.svi)
+    first = fitted(earlier, 0.5)
+    second = fitted(later, 0.52, before=first.svi)
+    assert rises(fitted(later, 0.52).svi, first.svi) < 1 <= rises(second.svi, first.svi)
     assert room(second.svi) >= 1
 
 
