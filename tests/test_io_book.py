@@ -181,7 +181,7 @@ def test_ten_errors_in_different_files_are_reported_together(tmp_path: Path) -> 
         rows["positions"][0]["quantity"] = None
         rows["positions"][1]["account_id"] = "=cmd()"
         rows["balances"][0]["amount"] = 1e18
-        rows["instruments"][0]["kind"] = "barrier"
+        rows["instruments"][0]["kind"] = "bond"
         rows["instruments"][1]["put_call"] = None
         rows["market/forwards"][0]["forward"] = -1.0
         rows["market/vols"][0]["implied_vol"] = 55.0
