@@ -227,5 +227,6 @@ def _smiles(
     for q, part in zip(chain, np.split(np.arange(len(strike)), np.cumsum(size)[:-1]), strict=True):
         at = part[kept[part]]
         impossible = strike[part[quoted[part] & ~kept[part]]]
-        smiles.append(Smile(q.expiry, strike[at], *vol[:, at], len(part) - len(at), impossible))
+        n = len(part) - len(at)
+        smiles.append(Smile(q.expiry, strike[at], *vol[:, at], dropped=n, impossible=impossible))
     return smiles

@@ -83,8 +83,9 @@ class DisplacedBlock(Block):
     def pnl(self, world: World, bump: Bump) -> Float[Array, "instrument scenario"]:
         """See the base."""
         dtype = world.log_base.dtype
-        own = (x.astype(dtype) for x in (self.unit, self.level, self.carried, self.linear))
-        return displaced_pnl(*own, world.log_forward[self.slice_row], world.log_base[self.base_row], bump)
+        unit, level, carried, linear = (x.astype(dtype) for x in (self.unit, self.level, self.carried, self.linear))
+        move, money = world.log_forward[self.slice_row], world.log_base[self.base_row]
+        return displaced_pnl(unit, level, carried, linear, move, money, bump)
 
 
 class Smile(eqx.Module):

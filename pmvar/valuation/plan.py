@@ -379,8 +379,14 @@ def _displaced(context: Context, columns: Sequence[int]) -> Iterator[Placed]:
     for index, filled in _padded(columns):
         size = table.contract_size[filled] * context.settlement_price[filled]
         linear = [context.market.scale(u).is_linear for u in table.underlying[filled]]
-        terms = (size * context.unit[filled], size * context.forward[filled], table.kind[filled] == Kind.SPOT, linear)
-        yield Placed(index, DisplacedBlock(*(jnp.asarray(x, float) for x in terms), *context.rows(filled)))
+        block = DisplacedBlock(
+            jnp.asarray(size * context.unit[filled]),
+            jnp.asarray(size * context.forward[filled]),
+            jnp.asarray(table.kind[filled] == Kind.SPOT, float),
+            jnp.asarray(linear, float),
+            *context.rows(filled),
+        )
+        yield Placed(index, block)
 
 
 def _american(context: Context, columns: Sequence[int]) -> Iterator[Placed]:
