@@ -43,7 +43,7 @@ class Factor:
     """One risk factor. `volatility` is the standard deviation of its x over one step, all sources together."""
 
     name: str
-    """`<underlying>:spot` or `<underlying>:vol`."""
+    """`<underlying>:spot` or `<underlying>:vol`, `:skew` or `:curvature`."""
     volatility: float
     degrees_of_freedom: float | None = None
     source: str = ""
@@ -71,7 +71,7 @@ class Factor:
         underlying, _, kind = self.name.rpartition(":")
         if not underlying or kind not in set(FactorKind):
             raise _reject(
-                "a factor is named <underlying>:spot or <underlying>:vol",
+                "a factor is named <underlying>:spot or <underlying>:vol, :skew or :curvature",
                 "rename it; basis, rate and spread factors are not priced by this version",
                 "factors.name",
                 self.name,

@@ -22,7 +22,8 @@ from jaxtyping import Array, Float, Int
 
 from pmvar.kernels.european import Bump
 from pmvar.kernels.svi import Svi, butterfly, least_variance, stretched, tilted, total_variance, variance_above, wings
-from pmvar.types import PATH_TILE
+from pmvar.scenarios.scenario_set import ScenarioSet
+from pmvar.types import PATH_TILE, FactorKind
 
 if TYPE_CHECKING:
     from pmvar.valuation.world import Layout, World
@@ -211,6 +212,11 @@ def _disorder(svi: Svi, growth: Float[Array, "smile scenario"]) -> tuple[Array, 
     return jax.lax.fori_loop(0, len(nodes), g, infinite), jax.lax.fori_loop(0, 81, rise, infinite[1:])
 
 
+def moves_shapes(scenarios: ScenarioSet) -> bool:
+    """Whether scenarios move a skew or a curvature."""
+    return any(f.rpartition(":")[2] in (FactorKind.SKEW, FactorKind.CURVATURE) for f in scenarios.factors)
+
+
 def projection_notes(layout: Layout) -> tuple[str, ...]:
     """What a reader of margins must be told of fitted smiles under the scenarios; nothing where surfaces are raw."""
     if layout.fitted is None:
@@ -222,8 +228,10 @@ def projection_notes(layout: Layout) -> tuple[str, ...]:
         tuple(sum(counts) for counts in zip(*parts, strict=True))
         for parts in zip(*((c.butterfly, c.calendar) for c in found), strict=True)
     )
+    undone = "margins are not differentiated by the model: it moves the shape of smiles"
     return (
         f"fitted smiles: of the first {n:,} scenarios, shocks would leave butterfly arbitrage in {wings_before:,} and "
         f"calendar arbitrage in {order_before:,}; projected, {wings_after + order_after:,}. Of a smile's width "
         f"{min(c.least_width for c in found):.0%} is kept at least",
+        *([undone] if moves_shapes(layout.scenarios) else []),
     )
