@@ -28,7 +28,7 @@ from pmvar.types import PATH_TILE, FactorKind
 if TYPE_CHECKING:
     from pmvar.valuation.world import Layout, World
 
-NODES = 80
+NODES = 240
 """Points of a smile at which a scenario's width is bounded."""
 SAFETY = 0.995
 """Of that bound: what may lie between the nodes. A fitted smile has 1.0099 of its width left, so that no shock changes
@@ -91,13 +91,21 @@ def _bearable(svi: Svi, lean: Float[Array, " lean"]) -> Float[Array, " smile"]:
 
 
 def shocked(
-    fitted: Fitted, log_vol: Float[Array, "smile scenario"], moves: Float[Array, "factor scenario"], *, projected: bool
+    fitted: Fitted,
+    log_vol: Float[Array, "smile scenario"],
+    moves: Float[Array, "factor scenario"],
+    *,
+    vol_cap: float,
+    projected: bool,
 ) -> Shocked:
     """The smiles under the shocks of ln σ of their slices, and of skew and curvature among `moves`, whose last row is
-    zero; as they are or `projected` on what is free of butterfly arbitrage."""
+    zero, capped like those of vols; as they are or `projected` on what is free of butterfly arbitrage."""
     column = lambda x: jnp.asarray(x)[:, None]  # noqa: E731
     base, decay = Svi(*map(column, fitted.svi)), column(fitted.decay)
-    wanted, width = moves[fitted.skew], jnp.exp(moves[fitted.curvature])
+    wanted, bend = (moves[x] for x in (fitted.skew, fitted.curvature))
+    if np.isfinite(vol_cap):
+        wanted, bend = (vol_cap * jnp.tanh(x / vol_cap) for x in (wanted, bend))
+    width = jnp.exp(bend)
     lean = jnp.clip(wanted, column(fitted.least_lean), column(fitted.most_lean)) if projected else wanted
     p = tilted(base, lean)
     kept = jnp.ones_like(width)
@@ -177,7 +185,8 @@ def check_scenarios(layout: Layout, index: int) -> ScenarioCheck:
     assert fitted is not None, "only fitted surfaces are checked"
     moves = jnp.pad(layout.scenarios.tile(index).shock, ((0, 0), (0, 1))).T
     log_vol = jnp.log(world.vol_multiplier[fitted.row]).astype(jnp.float64)
-    before, after = (_shocked(fitted, log_vol, moves, projected=projected) for projected in (False, True))
+    cap = layout.scenarios.vol_cap
+    before, after = (_shocked(fitted, log_vol, moves, vol_cap=cap, projected=choice) for choice in (False, True))
     own = np.array([layout.slices[i].underlying for i in fitted.row.tolist()])
     later = own[1:] == own[:-1]
     found = [_disorder(smiles.svi, jnp.exp(2 * log_vol)) for smiles in (before, after)]
@@ -188,7 +197,7 @@ def check_scenarios(layout: Layout, index: int) -> ScenarioCheck:
     return ScenarioCheck(butterfly, (crossed, 0), float(width.min()), float(np.abs(lean).max()))
 
 
-_shocked = jax.jit(shocked, static_argnames="projected")
+_shocked = jax.jit(shocked, static_argnames=("projected", "vol_cap"))
 
 
 @jax.jit
