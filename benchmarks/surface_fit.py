@@ -77,6 +77,7 @@ def measure(arguments: argparse.Namespace) -> Figures:
     worst: defaultdict[str, list[tuple[float, str]]] = defaultdict(list)
     most: defaultdict[str, float] = defaultdict(float)
     for kind in (SurfaceKind.SVI, SurfaceKind.SSVI):
+        counts |= {f"{kind}_{venue}_chains": 0 for venue in ("deribit", "sp500")}
         for venue, underlying, as_of, chain in chains:
             key, begun = f"{kind}_{venue}", time.perf_counter()
             counts[f"{key}_chains"] += 1

@@ -44,7 +44,7 @@ class Factor:
     """One risk factor. `volatility` is the standard deviation of its x over one step, all sources together."""
 
     name: str
-    """`<underlying>:spot | vol | basis.<expiry or tenor> | spread`, or `<currency>:rate.<tenor>`."""
+    """`<underlying>:spot | vol | skew | curvature | basis.<expiry or tenor> | spread`, or `<currency>:rate.<tenor>`."""
     volatility: float
     degrees_of_freedom: float | None = None
     source: str = ""
@@ -71,7 +71,8 @@ class Factor:
     def __post_init__(self) -> None:
         if not sound_name(self.name):
             raise _reject(
-                "a factor is named <underlying>:spot, :vol, :spread, :basis.<date or tenor> or <currency>:rate.<tenor>",
+                "a factor is named <underlying>:spot, :vol, :skew, :curvature, :spread, :basis.<date or tenor> or "
+                "<currency>:rate.<tenor>",
                 "rename it; a tenor is written as in 3m or 2y, a date as in 2026-06-26",
                 "factors.name",
                 self.name,

@@ -33,6 +33,7 @@ FIGURES = {
         "coverage_pairs",
     ),
     "volatility_fit": ("fit_few_s", "fit_many_s", "fit_model_s", "fit_per_asset_s", "usable"),
+    "surface_fit": ("svi_deribit_chains", "ssvi_deribit_chains", "svi_sp500_chains"),
     "posterior": ("posterior_s", "posterior_per_asset_s", "gates_s", "r_hat", "tail_pit"),
     "simulation_based_calibration": ("garch_least_p", "gjr_least_p", "garch_divergences"),
     "device_check": ("has_gpu", "e1_cpu_s"),

@@ -1,11 +1,14 @@
 """Fitted smiles under scenarios: against Black's formula at parameters shocked by hand, free of arbitrage after any
 shock, and differentiated as they are valued."""
 
+from dataclasses import replace
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy.special import ndtr
 
+from pmvar.errors import InputError
 from pmvar.instruments import Instruments
 from pmvar.kernels.svi import Svi, from_ssvi, one_svi, power_law
 from pmvar.market.curves import DiscountCurve, ForwardCurve
@@ -13,7 +16,7 @@ from pmvar.market.snapshot import MarketSnapshot
 from pmvar.market.surface import SviSlice, VolSlice, VolSurface
 from pmvar.portfolio import build_portfolio
 from pmvar.scenarios.stress import instantaneous
-from pmvar.types import DAY, SECONDS_PER_YEAR, Precision
+from pmvar.types import DAY, SECONDS_PER_YEAR, Precision, Stickiness
 from pmvar.valuation.exposure import block_exposure
 from pmvar.valuation.fitted_smile import check_scenarios, leans
 from pmvar.valuation.reprice import reprice
@@ -104,8 +107,6 @@ def test_expiries_between_and_beyond_are_those_of_the_surface():
 
 def test_time_passes_with_the_vol_of_each_moneyness():
     scenarios = instantaneous(FACTORS, 0.0, np.zeros((1, 4)), ())
-    from dataclasses import replace
-
     later = replace(scenarios, horizon_end=10 * DAY)
     found = reprice(holdings(TIMES[1:]), market(surface()), later, precision=Precision.FLOAT64)
     tile = np.asarray(found.tile(0))[found.row][:, 0]
@@ -123,7 +124,10 @@ def wild():
     rng = np.random.default_rng(1)
     shock = rng.standard_t(3, (400, 4)) * np.array([0.1, 0.6, 0.5, 0.6])
     strikes = np.linspace(20.0, 400.0, 500)
-    return (*pnl(holdings(TIMES, strikes), shock), strikes)
+    # Shocks of vol are larger for short expiries, so that these rise above long ones.
+    scenarios = replace(instantaneous(FACTORS, 0.0, shock, ()), term_exponent=np.array([0.0, 0.4, 0.0, 0.0]))
+    found = reprice(holdings(TIMES, strikes), market(surface()), scenarios, precision=Precision.FLOAT64)
+    return np.asarray(found.tile(0))[found.row][:, : len(shock)], found, strikes
 
 
 def test_prices_after_any_shock_are_free_of_arbitrage(wild):
@@ -183,3 +187,16 @@ def test_the_range_of_leanings_is_where_variance_stays_positive():
     svi = Svi(*(jnp.array([x]) for x in (-0.01, 0.2, -0.3, 0.05, 0.2)))
     low, high = leans(svi)
     assert -2 <= low[0] < 0 < high[0] < 2
+
+
+def test_strikes_keep_their_vols_where_the_surface_says_so():
+    slices = tuple(VolSlice(t * YEAR, np.array([-0.5, 0.5]), np.array([0.6, 0.3])) for t in TIMES)
+    sticky = VolSurface(0.0, slices, Stickiness.STRIKE)
+    scenarios = instantaneous(FACTORS[:2], 0.0, np.array([[0.1, 0.2]]), ())
+    found = reprice(holdings(TIMES[:1]), market(sticky), scenarios, precision=Precision.FLOAT64)
+    vol = sticky.vol(np.log(STRIKES / SPOT), TIMES[0] * YEAR)
+    then = call(STRIKES, SPOT * np.exp(0.1), (np.exp(0.2) * vol) ** 2 * TIMES[0])
+    expected = then - call(STRIKES, SPOT, vol**2 * TIMES[0])
+    np.testing.assert_allclose(np.asarray(found.tile(0))[found.row][:, 0], expected, atol=1e-11)
+    with pytest.raises(InputError, match="would not stay free of arbitrage"):
+        replace(surface(), stickiness=Stickiness.STRIKE)

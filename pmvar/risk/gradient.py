@@ -22,6 +22,7 @@ from pmvar.risk.selection import in_threads
 from pmvar.risk.tail_sums import PIECE, PositionSums, Reach, Slot, TailWeights, centred_error
 from pmvar.types import OPTION_KINDS, FactorKind, Greek, Kind, Measure, Settlement, factor_name
 from pmvar.valuation.exposure import exposure, first_row
+from pmvar.valuation.fitted_smile import moves_shapes
 from pmvar.valuation.reprice import ProfitAndLoss
 from pmvar.valuation.store import in_strips
 from pmvar.valuation.world import TOGETHER
@@ -96,10 +97,12 @@ def gradients(
 ) -> tuple[list[BlockGradient], list[ModelGradient]]:
     """Shares and gradients of every block, by market and by model, pricing each tile once more.
 
-    `measure` picks ES or VaR (kernel estimate). Listed scenarios have no model, and no gradient by one. Raises
-    NumericsError on a gradient that is not finite, naming its account by the portfolio's `names`.
+    `measure` picks ES or VaR (kernel estimate). Listed scenarios have no model, and no gradient by one; where a model
+    moves the shape of fitted smiles, exposures to which are not known, there is none either. Raises NumericsError on a
+    gradient that is not finite, naming its account by the portfolio's `names`.
     """
-    model = None if pnl.scenarios.paths is None else ModelSlopes(pnl.scenarios.paths, instruments, pnl)
+    paths = None if moves_shapes(pnl.scenarios) else pnl.scenarios.paths
+    model = None if paths is None else ModelSlopes(paths, instruments, pnl)
     pieces = [
         [
             _Piece(pnl, m.take(slice(i, i + PIECE)), factors, model, measure, level)

@@ -15,7 +15,6 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from pmvar.errors import UsageError
 from pmvar.instruments import Instruments
 from pmvar.kernels.tail_sums import product_sums
 from pmvar.models.base import RiskFactorModel
@@ -98,9 +97,6 @@ class ModelSlopes:
     """What all pieces of accounts share: the slopes of scenarios, and how shocks reach instruments."""
 
     def __init__(self, paths: Paths, instruments: Instruments, pnl: ProfitAndLoss):
-        shapes = [f for f in pnl.scenarios.factors if f.rpartition(":")[2] in (FactorKind.SKEW, FactorKind.CURVATURE)]
-        if shapes:
-            raise UsageError(f"a margin is not differentiated by the law of {shapes[0]}; run without gradients")
         self.slopes = ParameterSlopes(paths)
         self.times, self.columns = shock_slots(instruments, pnl)
         self._dtype = jnp.dtype(str(pnl.precision))

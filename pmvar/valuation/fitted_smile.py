@@ -24,12 +24,13 @@ from jaxtyping import Array, Float, Int
 from pmvar.kernels.european import Bump
 from pmvar.kernels.svi import Svi, butterfly, least_variance, stretched, tilted, total_variance, variance_above, wings
 from pmvar.market.slope import WIDTH
-from pmvar.types import PATH_TILE
+from pmvar.scenarios.scenario_set import ScenarioSet
+from pmvar.types import PATH_TILE, FactorKind
 
 if TYPE_CHECKING:
     from pmvar.valuation.world import Layout, World
 
-NODES = 80
+NODES = 240
 """Points of a smile at which a scenario's width is bounded."""
 SAFETY = 0.995
 """Of that bound: what may lie between the nodes. A fitted smile has 1.0099 of its width left, so that no shock changes
@@ -92,13 +93,21 @@ def _bearable(svi: Svi, lean: Float[Array, " lean"]) -> Float[Array, " smile"]:
 
 
 def shocked(
-    fitted: Fitted, log_vol: Float[Array, "smile scenario"], moves: Float[Array, "factor scenario"], *, projected: bool
+    fitted: Fitted,
+    log_vol: Float[Array, "smile scenario"],
+    moves: Float[Array, "factor scenario"],
+    *,
+    vol_cap: float,
+    projected: bool,
 ) -> Shocked:
     """The smiles under the shocks of ln σ of their slices, and of skew and curvature among `moves`, whose last row is
-    zero; as they are or `projected` on what is free of butterfly arbitrage."""
+    zero, capped like those of vols; as they are or `projected` on what is free of butterfly arbitrage."""
     column = lambda x: jnp.asarray(x)[:, None]  # noqa: E731
     base, decay = Svi(*map(column, fitted.svi)), column(fitted.decay)
-    wanted, width = moves[fitted.skew], jnp.exp(moves[fitted.curvature])
+    wanted, bend = (moves[x] for x in (fitted.skew, fitted.curvature))
+    if np.isfinite(vol_cap):
+        wanted, bend = (vol_cap * jnp.tanh(x / vol_cap) for x in (wanted, bend))
+    width = jnp.exp(bend)
     lean = jnp.clip(wanted, column(fitted.least_lean), column(fitted.most_lean)) if projected else wanted
     p = tilted(base, lean)
     kept = jnp.ones_like(width)
@@ -184,7 +193,8 @@ def check_scenarios(layout: Layout, index: int) -> ScenarioCheck:
     assert fitted is not None, "only fitted surfaces are checked"
     moves = jnp.pad(layout.scenarios.tile(index).shock, ((0, 0), (0, 1))).T
     log_vol = jnp.log(world.vol_multiplier[fitted.row]).astype(jnp.float64)
-    before, after = (_shocked(fitted, log_vol, moves, projected=projected) for projected in (False, True))
+    cap = layout.scenarios.vol_cap
+    before, after = (_shocked(fitted, log_vol, moves, vol_cap=cap, projected=choice) for choice in (False, True))
     own = np.array([layout.slices[i].underlying for i in fitted.row.tolist()])
     later = own[1:] == own[:-1]
     found = [_disorder(smiles.svi, jnp.exp(2 * log_vol)) for smiles in (before, after)]
@@ -195,7 +205,7 @@ def check_scenarios(layout: Layout, index: int) -> ScenarioCheck:
     return ScenarioCheck((broken, left), (crossed, 0), float(width.min()), float(np.abs(lean).max()))
 
 
-_shocked = jax.jit(shocked, static_argnames="projected")
+_shocked = jax.jit(shocked, static_argnames=("projected", "vol_cap"))
 
 
 @jax.jit
@@ -219,6 +229,11 @@ def _disorder(svi: Svi, growth: Float[Array, "smile scenario"]) -> tuple[Array, 
     return jax.lax.fori_loop(0, len(nodes), g, infinite), jax.lax.fori_loop(0, 81, rise, infinite[1:])
 
 
+def moves_shapes(scenarios: ScenarioSet) -> bool:
+    """Whether scenarios move a skew or a curvature."""
+    return any(f.rpartition(":")[2] in (FactorKind.SKEW, FactorKind.CURVATURE) for f in scenarios.factors)
+
+
 def projection_notes(layout: Layout) -> tuple[str, ...]:
     """What a reader of margins must be told of fitted smiles under the scenarios; nothing where surfaces are raw."""
     if layout.fitted is None:
@@ -230,8 +245,10 @@ def projection_notes(layout: Layout) -> tuple[str, ...]:
         tuple(sum(counts) for counts in zip(*parts, strict=True))
         for parts in zip(*((c.butterfly, c.calendar) for c in found), strict=True)
     )
+    undone = "margins are not differentiated by the model: it moves the shape of smiles"
     return (
         f"fitted smiles: of the first {n:,} scenarios, shocks would leave butterfly arbitrage in {wings_before:,} and "
         f"calendar arbitrage in {order_before:,}; projected, {wings_after + order_after:,}. Of a smile's width "
         f"{min(c.least_width for c in found):.0%} is kept at least",
+        *([undone] if moves_shapes(layout.scenarios) else []),
     )

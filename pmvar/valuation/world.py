@@ -270,5 +270,5 @@ def _world(
     if arrays.fitted is None:
         return world
     shape = moves[0] if FactorKind.VOL in moving else jnp.zeros_like(moves[0])
-    smiles = shocked(arrays.fitted, vol[arrays.fitted.row], shape, projected=True)
+    smiles = shocked(arrays.fitted, vol[arrays.fitted.row], shape, vol_cap=vol_cap, projected=True)
     return world._replace(svi=Svi(*(x.astype(dtype) for x in smiles.svi)))
