@@ -134,7 +134,7 @@ ROWS = [
     for u, s in (("ABC", "linear"), ("BTC", "inverse"), ("DAX", "linear"))
     for w, (days, kind) in WINDOWS.items()
     for i, e in enumerate(EXPIRY)
-    for r in (0.95, 1.05)
+    for r in (1.02,)
     for side in ("call", "put")
 ]  # fmt: skip
 AVERAGES = listed(ROWS)

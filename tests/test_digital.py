@@ -35,7 +35,7 @@ ROWS = [
     for u, s in (("ABC", "linear"), ("BTC", "linear"), ("BTC", "inverse"), ("DAX", "linear"))
     for p in ("cash_or_nothing", "asset_or_nothing")
     for i, e in enumerate(EXPIRY)
-    for r in (0.8, 0.97, 1.0, 1.1)
+    for r in (0.97, 1.1)
     for side in ("call", "put")
 ]  # fmt: skip
 DIGITALS = listed(ROWS)

@@ -65,11 +65,13 @@ def book(tmp_path_factory: pytest.TempPathFactory) -> Book:
     return load_book(small_book(tmp_path_factory.mktemp("payoffs") / "book", rows=rows(), toml=toml))
 
 
-def test_margins_greeks_and_report(book: Book, tmp_path: Path) -> None:
+# Every block's derivatives compile for a minute.
+@pytest.mark.parametrize("with_greeks", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_margins_and_report(book: Book, tmp_path: Path, with_greeks: bool) -> None:
     scenarios = pmvar.simulate(book.model, book.market, seed=1, n_scenarios=4096, horizon="2d")
     pnl = pmvar.reprice(book.portfolio, book.market, scenarios)
     assert not pnl.plan.unpriced
-    report = pmvar.margin_report(pnl, book.portfolio, book.rules)
+    report = pmvar.margin_report(pnl, book.portfolio, book.rules, greeks=with_greeks)
     margins = report.tables["margins"]
     both = np.isin(margins["account_id"], ["long", "short"])
     assert (margins["initial_margin"][both] > 0).all() and not (margins["status"] == "WITHHELD").any()
@@ -80,9 +82,10 @@ def test_margins_greeks_and_report(book: Book, tmp_path: Path) -> None:
         whole = margins["expected_shortfall"][margins["account_id"] == account][0]
         assert parts["component_es"][own].sum() == pytest.approx(whole, rel=1e-9)
     greeks = report.tables["greeks"]
+    assert not with_greeks or len(greeks["value"]) > 100
     assert np.isfinite(greeks["value"]).all() and np.isfinite(report.tables["model_greeks"]["value"]).all()
     mine = greeks["instrument_id"] == "QUANTO-OPTION"
-    assert "BTC:rate" in greeks["factor"][mine] and "USD:rate" not in greeks["factor"][mine]
+    assert "USD:rate" not in greeks["factor"][mine] and with_greeks == ("BTC:rate" in greeks["factor"][mine])
     report.write(tmp_path / "run")
     assert "CASH-OR-NOTHING" in (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
 
