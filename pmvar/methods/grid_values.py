@@ -250,9 +250,7 @@ def _delta(instruments: Instruments, terms: Terms, *, bachelier: bool) -> Float[
     return np.where(instruments.kind == Kind.OPTION, option, np.where(is_future, future, 0.0))
 
 
-def _delta_slopes(
-    instruments: Instruments, terms: Terms, *, bachelier: bool
-) -> tuple[np.ndarray, np.ndarray]:
+def _delta_slopes(instruments: Instruments, terms: Terms, *, bachelier: bool) -> tuple[np.ndarray, np.ndarray]:
     """Of `_delta`, by the log forward and by the volatility."""
     units, forward = (np.asarray(x) for x in (terms.units, terms.forward))
     root = np.sqrt(np.maximum(np.asarray(terms.time), 0.0))
