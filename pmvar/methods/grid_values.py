@@ -267,9 +267,7 @@ def _other_delta(instruments: Instruments, terms: Terms, rows: np.ndarray, at: M
     return slope / np.asarray(some.settlement) / np.where(inverse, 1.0, np.asarray(some.forward) * np.exp(-carry))
 
 
-def _delta_slopes(
-    instruments: Instruments, terms: Terms, *, bachelier: bool
-) -> tuple[np.ndarray, np.ndarray]:
+def _delta_slopes(instruments: Instruments, terms: Terms, *, bachelier: bool) -> tuple[np.ndarray, np.ndarray]:
     """Of `_delta`, by the log forward and by the volatility."""
     units, forward = (np.asarray(x) for x in (terms.units, terms.forward))
     root = np.sqrt(np.maximum(np.asarray(terms.time), 0.0))
