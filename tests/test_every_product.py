@@ -6,10 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pmvar.cli import main
+from pmvar.cli.app import app
 from pmvar.io.run import read_run
 from pmvar.kernels.digital import normalised_digital
 from pmvar.models.specification import Factor, ModelSpecification
@@ -70,7 +71,7 @@ def test_everything_that_can_be_listed_is_margined(tmp_path: Path, capsys: pytes
     toml = small_toml()
     toml["run"]["scenarios"] = 4096
     book = small_book(tmp_path / "book", rows=everything(), toml=toml, model=model())
-    assert main(["run", str(book), "--out", str(tmp_path / "run"), "--no-greeks"]) == 0
+    app(["run", str(book), "--out", str(tmp_path / "run"), "--no-greeks"], standalone_mode=False)
     run = read_run(tmp_path / "run")
     margins, parts = run.tables["margins"], run.tables["components"]
     assert {terms["kind"] for terms in ALL.values()} | {Kind.SPOT, Kind.CASH} == set(Kind)
@@ -86,7 +87,7 @@ def test_everything_that_can_be_listed_is_margined(tmp_path: Path, capsys: pytes
     page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
     assert all(name in page for name in ("WTI", "ACME"))
     capsys.readouterr()
-    assert main(["explain", str(tmp_path / "run"), "short"]) == 0
+    app(["explain", str(tmp_path / "run"), "short"], standalone_mode=False)
     assert "WTI" in capsys.readouterr().out
 
 
@@ -110,7 +111,7 @@ def test_digital_options_on_fitted_smiles() -> None:
         k = np.log(STRIKES / SPOT) - spot
         slope = (deviation(k + 1e-5) - deviation(k - 1e-5)) / 2e-5
         one = np.ones_like(k)
-        return np.asarray(normalised_digital(k, deviation(k), slope, one, 0 * one))
+        return np.asarray(normalised_digital(*map(jnp.asarray, (k, deviation(k), slope, one, 0 * one))))
 
     for row, shock in enumerate(SMALL):
         for e in range(len(TIMES)):
