@@ -18,7 +18,7 @@ from pmvar.instruments import Instruments
 from pmvar.market.curves import DiscountCurve, ForwardCurve
 from pmvar.market.snapshot import MarketSnapshot, Quanto
 from pmvar.market.surface import VolSlice, VolSurface
-from pmvar.scenarios import ScenarioSet
+from pmvar.scenarios import ScenarioSet, stress_scenarios
 from pmvar.types import PATH_TILE, FactorKind, Greek, Precision, Sampling, factor_name
 from pmvar.valuation.exposure import block_exposure
 from pmvar.valuation.today import STILL, terms_today, values_and_greeks, values_under
@@ -216,7 +216,7 @@ def check_greeks(instruments: Instruments, *, tolerance: float) -> None:
     where = market()
     value, found = values_and_greeks(instruments, where)
     terms = terms_today(instruments, where)
-    still = profit(instruments, scenarios=pmvar.scenarios.stress_scenarios({"nothing": {}}, MODEL, where))
+    still = profit(instruments, scenarios=stress_scenarios({"nothing": {}}, MODEL, where))
     size = 2.0 * np.array([where.base_price(u) for u in instruments.underlying])
     assert np.max(np.abs(still[:, 0]) / size) <= 1e-12
     np.testing.assert_allclose(values_under(instruments, terms, STILL)[:, 0], value, rtol=1e-12)

@@ -53,7 +53,7 @@ def test_against_quantlib() -> None:
             ql.YieldTermStructureHandle(ql.FlatForward(day, float(x), count)) for x in (rate[i] - carry[i], rate[i])
         ]
         surface = ql.BlackVolTermStructureHandle(ql.BlackConstantVol(day, ql.NullCalendar(), float(vol[i]), count))
-        process = ql.BlackScholesMertonProcess(ql.QuoteHandle(ql.SimpleQuote(100.0)), *flat, surface)
+        process = ql.BlackScholesMertonProcess(ql.QuoteHandle(ql.SimpleQuote(100.0)), flat[0], flat[1], surface)
         side = ql.Option.Call if sign[i] > 0 else ql.Option.Put
         option = ql.ContinuousAveragingAsianOption(
             ql.Average.Arithmetic, ql.PlainVanillaPayoff(side, strike[i]), ql.EuropeanExercise(day + int(days[i]))

@@ -55,7 +55,7 @@ def test_against_quantlib() -> None:
     for i in range(n):
         flat = [ql.YieldTermStructureHandle(ql.FlatForward(day, float(x[i]), count)) for x in (held, rate)]
         surface = ql.BlackVolTermStructureHandle(ql.BlackConstantVol(day, ql.NullCalendar(), float(vol[i]), count))
-        process = ql.BlackScholesMertonProcess(ql.QuoteHandle(ql.SimpleQuote(100.0)), *flat, surface)
+        process = ql.BlackScholesMertonProcess(ql.QuoteHandle(ql.SimpleQuote(100.0)), flat[0], flat[1], surface)
         payoff = ql.PlainVanillaPayoff(ql.Option.Call if sign[i] > 0 else ql.Option.Put, strike[i])
         kind = KINDS[int(up[i]), int(knock_in[i])]
         option = ql.BarrierOption(kind, barrier[i], rebate[i], payoff, ql.EuropeanExercise(day + int(days[i])))

@@ -60,7 +60,7 @@ def test_against_quantlib() -> None:
     for i in range(n):
         flat = [ql.YieldTermStructureHandle(ql.FlatForward(day, float(x[i]), count)) for x in (held, rate)]
         surface = ql.BlackVolTermStructureHandle(ql.BlackConstantVol(day, ql.NullCalendar(), float(vol[i]), count))
-        process = ql.BlackScholesMertonProcess(ql.QuoteHandle(ql.SimpleQuote(100.0)), *flat, surface)
+        process = ql.BlackScholesMertonProcess(ql.QuoteHandle(ql.SimpleQuote(100.0)), flat[0], flat[1], surface)
         side = ql.Option.Call if sign[i] > 0 else ql.Option.Put
         payoff = ql.AssetOrNothingPayoff(side, strike[i]) if asset[i] else ql.CashOrNothingPayoff(side, strike[i], 1.0)
         option = ql.VanillaOption(payoff, ql.EuropeanExercise(day + int(days[i])))
