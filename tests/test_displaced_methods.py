@@ -31,7 +31,7 @@ SHIFT, SPOT, EXPIRY = 5.0, -0.5, AS_OF + DAY * np.array([30.0, 90.0])
 SHIFTED = PriceScale(PriceModel.SHIFTED, SHIFT)
 BACHELIER = PriceScale(PriceModel.BACHELIER, 4.5)
 MODEL = specification({"GAS:spot": 0.03, "GAS:vol": 0.05})
-VENUES = ("deribit", "derive", "tims")
+VENUES = ("derive", "tims")
 
 
 def market(scale: PriceScale | None, lift: float = 0.0) -> MarketSnapshot:
