@@ -317,7 +317,7 @@ def _smile(
     context: Context, options: Options, filled: np.ndarray, slices: Int[Array, " option"], *, groups: int
 ) -> Smile | FittedSmile:
     """Of the options `filled` on rows `slices` of a `World`."""
-    if groups and context.market.vols[context.instruments.underlying[filled[0]]].is_fitted:
+    if groups and context.market.vols[str(context.instruments.underlying[filled[0]])].is_fitted:
         return _fitted_smile(context, filled, slices, groups=groups)
     at_node = options.vol_at_node[filled]
     first = context.instruments.underlying[filled.reshape(max(groups, 1), -1)[:, 0]]

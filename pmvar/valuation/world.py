@@ -130,12 +130,13 @@ class Layout:
             return None
         svi = Svi(*np.array([piece.svi for _, piece in found]).T)
         own = [self.slices[i].underlying for i, _ in found]
-        columns = (
+        skew, curvature = (
             np.array([self.factor_column.get(factor_name(u, kind), len(self.factor_column)) for u in own])
             for kind in (FactorKind.SKEW, FactorKind.CURVATURE)
         )
         left = [(piece.expiry - self.scenarios.horizon_end) / SECONDS_PER_YEAR / piece.time for _, piece in found]
-        return Fitted(np.array([i for i, _ in found]), svi, np.array(left), *columns, *leans(svi))
+        least, most = leans(svi)
+        return Fitted(np.array([i for i, _ in found]), svi, np.array(left), skew, curvature, least, most)
 
     def _factors(self, kind: FactorKind) -> np.ndarray:
         """Factor column of each asset, one past the last where the model has none; last, that of the base currency."""
