@@ -118,7 +118,7 @@ def fit_smile(quotes: Quotes, time: float, *, before: Svi | None = None) -> Smil
     best, least = None, np.inf
     for start in _starts(target, before):
         for x in (start, *_searched(start, target)):
-            fit = _repaired(Svi(*map(float, _raw_of(x, target.deviation))), before)
+            fit = _repaired(on_host(_raw_of(x, target.deviation)), before)
             cost = float(_cost_of(fit.svi, target))
             if cost < least and room(fit.svi) >= 1 and (before is None or rises(fit.svi, before) >= 1):
                 best, least = fit, cost
@@ -240,8 +240,13 @@ def _repaired(p: Svi, before: Svi | None) -> SmileFit:
     return SmileFit(p, raised, widened)
 
 
+def on_host(p: Svi) -> Svi:
+    """The same parameters as floats."""
+    return Svi(*map(float, p))  # pyright: ignore[reportArgumentType]
+
+
 def _moved(p: Svi, growth: float, width: float) -> Svi:
-    return Svi(*map(float, _stretched(p, growth, width)))
+    return on_host(_stretched(p, growth, width))
 
 
 def _target(q: Quotes, time: float, before: Svi | None) -> _Target:

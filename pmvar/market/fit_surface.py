@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +19,7 @@ from scipy.optimize import minimize
 
 from pmvar.errors import InputError, Problem
 from pmvar.kernels.svi import Svi, from_ssvi, power_law, total_variance
-from pmvar.market.fit_smile import MARK_WEIGHT, STAGES, Quotes, cost, fit_smile, rises, room
+from pmvar.market.fit_smile import MARK_WEIGHT, STAGES, Quotes, cost, fit_smile, on_host, rises, room
 from pmvar.market.surface import SviSlice, VolSurface
 from pmvar.types import SECONDS_PER_YEAR
 
@@ -172,7 +172,7 @@ def _ssvi(chain: Sequence[Expiry], time: np.ndarray) -> tuple[list[tuple[Svi, fl
     """ρ, η, γ of the whole surface and θ by expiry, non-decreasing, under the conditions of Gatheral and Jacquier."""
     most = max(len(e.strike) for e in chain)
 
-    def padded(of: Sequence[np.ndarray], mode: str = "edge") -> np.ndarray:
+    def padded(of: Sequence[np.ndarray], mode: Literal["edge", "constant"] = "edge") -> np.ndarray:
         return np.stack([np.pad(v, (0, most - len(v)), mode=mode) for v in of])
 
     q = [e.quotes for e in chain]
@@ -201,7 +201,7 @@ def _ssvi(chain: Sequence[Expiry], time: np.ndarray) -> tuple[list[tuple[Svi, fl
         if np.max(np.maximum(theta * phi, theta * phi**2)) * (1 + abs(rho)) <= SSVI_BOUND + 1e-6:
             break
         eta *= 0.98
-    slices = (Svi(*map(float, _slice(v, rho, p))) for v, p in zip(theta, phi, strict=True))
+    slices = (on_host(_slice(v, rho, p)) for v, p in zip(theta, phi, strict=True))
     return [(p, 1.0) for p in slices], {"rho": float(rho), "eta": float(eta), "gamma": float(gamma)}
 
 
