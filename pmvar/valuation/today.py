@@ -123,22 +123,22 @@ def _positive(x: Array) -> Array:
     return jnp.where(x < 0, 0.0, x)
 
 
+def _root(time: Float[Array, "..."]) -> Float[Array, "..."]:
+    # Its slope is none at 0, where a clock stands still that is past the expiry.
+    alive = time > 0
+    return jnp.where(alive, jnp.sqrt(jnp.where(alive, time, 1.0)), 0.0)
+
+
 def _option(terms: Terms, product: Product, m: Moves) -> Float[Array, "..."]:
     time = _positive(terms.time - m.clock)
     vol = _positive(terms.vol + m.vol)
     normalised = normalised_bachelier if product.bachelier else normalised_black
     # A quanto's price is lognormal.
     move = m.log_spot + quanto_drift(vol, time, terms.covariance)
-    price = normalised(moneyness(terms, product.bachelier) - move, vol * jnp.sqrt(time), terms.sign)
+    price = normalised(moneyness(terms, product.bachelier) - move, vol * _root(time), terms.sign)
     unit, grown = (terms.shift, 0.0) if product.bachelier else (terms.forward + terms.shift, move)
     paid = unit * jnp.exp(grown - (terms.rate + m.rate) * time) if product.linear else 1.0
     return terms.units * terms.settlement * jnp.exp(m.log_settlement) * paid * price
-
-
-def _root(time: Float[Array, "..."]) -> Float[Array, "..."]:
-    # Its slope is none at 0, where a clock stands still that is past the expiry.
-    alive = time > 0
-    return jnp.where(alive, jnp.sqrt(jnp.where(alive, time, 1.0)), 0.0)
 
 
 def _digital(terms: Terms, linear: bool, m: Moves) -> Float[Array, "..."]:
