@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -16,18 +15,20 @@ from hypothesis import strategies as st
 
 import pmvar
 from pmvar.instruments import Instruments
+from pmvar.io.book import load_book
 from pmvar.market.curves import DiscountCurve
 from pmvar.market.snapshot import MarketSnapshot
 from pmvar.methods.fallback import unpriceable
 from pmvar.methods.standard import LINEAR_RATE, unit_requirements
-from pmvar.models.specification import ModelSpecification
+from pmvar.models.specification import Factor, ModelSpecification
 from pmvar.risk.rules import MarginRules
 from pmvar.scenarios import ScenarioSet, stress_scenarios
 from pmvar.scenarios.stress import instantaneous
 from pmvar.types import Drift, Greek, Precision, Sampling
 from pmvar.valuation.exposure import block_exposure, further_fields
+from pmvar.valuation.reprice import ProfitAndLoss
 from pmvar.valuation.today import STILL, terms_today, values_and_greeks, values_under
-from tests.books import load, problems_of
+from tests.books import load, problems_of, small_book, small_model
 from tests.markets import DAY, YEAR, instrument, portfolio, snapshot, specification, table
 
 AS_OF = 1_738_281_600.0
@@ -258,30 +259,40 @@ def test_exposures_are_slopes() -> None:
         assert np.allclose(np.asarray(slope)[placed.index.argsort()[-n:], :50], difference, rtol=1e-5, atol=1e-4)
 
 
+def test_limits_are_finite() -> None:
+    """Rates that move by nothing, by half up and down, in float32: value and every derivative."""
+    moves = np.outer([0.0, 0.5, -0.5], np.ones(len(FACTORS)))
+    pnl = pmvar.reprice(portfolio(bonds(), {}), market(), instantaneous(FACTORS, AS_OF, moves, ("0", "up", "down")))
+    world = pnl.plan.layout.world(0)
+    found = block_exposure(pnl.plan.blocks[0].block, world, np.inf)
+    assert all(np.isfinite(np.asarray(x)).all() for x in (*found[:-1], *found.further, next(iter(pnl))))
+
+
 def test_margin_and_gradients() -> None:
     """By all volatilities of the curves together, and by today's rates, against runs with these displaced."""
     names = (*FACTORS[:2], "ACME:spread")
     held = portfolio(bonds(), {"a": {"B3": 20.0, "B6": -5.0}})
-    rules = MarginRules()
 
-    def tables(volatility: float, *, greeks: bool = False, **changes: Any) -> Mapping[str, Any]:
+    def profit(volatility: float, **changes: Any) -> ProfitAndLoss:
         drawn = pmvar.simulate(
             specification(dict.fromkeys(names, volatility)), market(), seed=2, n_scenarios=4_096,
             drift=Drift.NONE, sampling=Sampling.SOBOL,
         )  # fmt: skip
-        pnl = pmvar.reprice(held, market(**changes), drawn, precision=Precision.FLOAT64)
-        return pmvar.margin_report(pnl, held, rules, greeks=greeks).tables
+        return pmvar.reprice(held, market(**changes), drawn, precision=Precision.FLOAT64)
 
     def shortfall(volatility: float, **changes: Any) -> float:
-        return float(tables(volatility, **changes)["margins"]["expected_shortfall"][0])
+        pnl = profit(volatility, **changes)
+        loss = np.sort(-(held.quantity @ np.asarray(next(iter(pnl)))[pnl.row])[0])[::-1]
+        return float((loss[:40].sum() + 0.96 * loss[40]) / 40.96)
 
-    base, h = tables(0.0009, greeks=True), 1e-6
+    base, h = pmvar.margin_report(profit(0.0009), held, MarginRules()).tables, 1e-6
     found, parts, greeks = base["model_greeks"], base["components"], base["greeks"]
     by_volatility = found["value"][found["parameter"] == "volatility"].sum()
     assert np.isclose(by_volatility, (shortfall(0.0009 + h) - shortfall(0.0009 - h)) / (2 * h), rtol=1e-4)
     assert np.allclose(parts["spot_es"] + parts["vol_es"] + parts["time_es"], parts["component_es"])
     assert np.all(np.abs(parts["vol_es"]) < 1e-9)
     es = float(base["margins"]["expected_shortfall"][0])
+    assert es == pytest.approx(shortfall(0.0009), rel=1e-12)
     moved = {
         "USD:rate": {"discounts": {c: replace(d, zero_rate=d.zero_rate + 1e-5) for c, d in market().discounts.items()}},
         "ACME:spread": {"spread": SPREAD | {"ACME": SPREAD["ACME"] + 1e-5}},
@@ -343,6 +354,12 @@ def test_book_with_a_bond(tmp_path: Path) -> None:
     drawn = stress_scenarios(book.stress, book.model, book.market)
     plan = pmvar.reprice(book.portfolio, book.market, drawn).plan
     assert plan.unpriced == {i: "the model has no factor ACME:spread"}
+    assert not any("today's rates" in flag for flag in book.flags)
+    moved = replace(
+        small_model(), factors=(*small_model().factors, Factor("USD:rate.1y", 0.001, 4.0)), correlation=np.eye(5)
+    )  # fmt: skip
+    flagged = load_book(small_book(tmp_path / "moved", model=moved)).flags
+    assert "rate factors of USD move bonds alone: options are discounted at today's rates" in flagged
 
 
 @pytest.mark.parametrize(

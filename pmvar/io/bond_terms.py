@@ -1,12 +1,15 @@
-"""Bonds in the table of instruments: which columns make one up."""
+"""Bonds in the table of instruments: which columns make one up; and what rates move beside them."""
 
 from __future__ import annotations
 
 import numpy as np
+from jaxtyping import Bool
 
+from pmvar.instruments import Instruments
 from pmvar.io.problems import Problems
 from pmvar.io.tables import Table
-from pmvar.types import Kind, Settlement
+from pmvar.models.specification import ModelSpecification
+from pmvar.types import FactorKind, Kind, Settlement
 from pmvar.valuation.cash_flows import FREQUENCIES
 
 
@@ -30,3 +33,13 @@ def check_bond_terms(table: Table, *, problems: Problems) -> None:
     reject(bill & (np.nan_to_num(table["coupon"]) != 0), "coupon", "a bill has no coupon", "supply the frequency")
     for column, is_blank in blank.items():
         reject(~bond & ~is_blank, column, "only a bond has a coupon, a frequency and a day_count", "leave it blank")
+
+
+def rate_flags(instruments: Instruments, held: Bool[np.ndarray, " instrument"], model: ModelSpecification) -> list[str]:
+    """What to tell of the rate factors of `model` where linear options are held that they do not move."""
+    moved = sorted({f.underlying for f in model.factors if f.kind is FactorKind.RATE})
+    linear = (instruments.kind == Kind.OPTION) & (instruments.settlement == Settlement.LINEAR)
+    still = held & linear & np.isin(instruments.quote_currency.astype(str), moved)
+    if not still.any():
+        return []
+    return [f"rate factors of {', '.join(moved)} move bonds alone: options are discounted at today's rates"]

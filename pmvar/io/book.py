@@ -11,6 +11,7 @@ import numpy as np
 
 from pmvar.errors import InputError, NumericsError, Problem, UsageError
 from pmvar.instruments import Instruments
+from pmvar.io.bond_terms import rate_flags
 from pmvar.io.instrument_tables import (
     build_instruments,
     check_curves,
@@ -137,6 +138,7 @@ def load_book(
     held = np.zeros(len(portfolio.instruments), bool)
     held[portfolio.quantity.indices] = True
     flags = [*notes.flags, *strike_flags(portfolio.instruments, held, market, read["market/vols"])]
+    flags += rate_flags(portfolio.instruments, held, model)
     if model.as_of > head.as_of:
         flags.append("model.json is dated after as_of: it may know what the market did next")
     if head.settings.volatility is VolatilitySource.IMPLIED:
