@@ -13,7 +13,7 @@ from pmvar.market.snapshot import MarketSnapshot
 from pmvar.methods.standard import standard_margin, unit_requirements
 from pmvar.portfolio import Portfolio
 from pmvar.types import Kind
-from pmvar.valuation.plan import missing_today
+from pmvar.valuation.missing import missing_today
 from pmvar.valuation.today import STILL, terms_today, values_under
 
 NAMED = 20
