@@ -1,10 +1,10 @@
 """E2: bulk margin of 10,000, 100,000 and 1,000,000 accounts, from a book on disk to a published run.
 
-Each account holds 10 of 5,000 European options on 50 underlyings, every option with an expiry, a forward and a smile of
-its own; 16,384 weighted Sobol' scenarios, 99% VaR and ES with standard errors, no components; Parquet in, Parquet out.
-Each size runs in a process of its own through `pmvar.bulk.run`, as `pmvar run` does; the clock starts before the book
-is read and stops when the run is published, compilation included (the persistent cache is shared by the sizes, the
-first fills it). Stages are timed where they are called; what remains is `other_s`.
+Each account holds 10 of 5,000 options on 50 underlyings, a tenth of them American, every option with an expiry, a
+forward and a smile of its own; 16,384 weighted Sobol' scenarios, 99% VaR and ES with standard errors, no components;
+Parquet in, Parquet out. Each size runs in a process of its own through `pmvar.bulk.run`, as `pmvar run` does; the clock
+starts before the book is read and stops when the run is published, compilation included (the persistent cache is shared
+by the sizes, the first fills it). Stages are timed where they are called; what remains is `other_s`.
 """
 
 from __future__ import annotations
@@ -58,10 +58,11 @@ def write_e2(folder: Path, accounts: int, underlyings: int, options_each: int) -
             vols["strike"] += (forward * np.exp(part.log_moneyness)).tolist()
             vols["implied_vol"] += part.implied_vol.tolist()
     columns = ("instrument_id", "kind", "underlying", "settlement", "quote_currency", "settlement_currency",
-               "contract_size", "expiry", "strike", "put_call", "exercise")  # fmt: skip
+               "contract_size", "expiry", "strike", "put_call")  # fmt: skip
     n = len(market.asset)
+    exercise = np.where(np.arange(len(table)) % 10 == 0, "american", "european")
     tables = {
-        "instruments": {name: getattr(table, name) for name in columns},
+        "instruments": {name: getattr(table, name) for name in columns} | {"exercise": exercise},
         "market/spots": {"name": market.asset, "price": market.spot, "currency": ["USD"] * n, "time": [AS_OF] * n},
         "market/forwards": forwards,
         "market/rates": {"currency": ["USD"], "maturity": [AS_OF + 3650 * DAY], "zero_rate": [RATE]},
