@@ -470,7 +470,7 @@ OPTION, PERPETUAL, FUTURE, SPOT, LINEAR = (
         (LINEAR, {"kind": "barrier", "exercise": None, "barrier_type": "up_in"}, "barrier", "needs a barrier"),
         (LINEAR, {"kind": "barrier", "exercise": None, "barrier": 1e5}, "barrier_type", "says how it is hit"),
         (LINEAR, {"rebate": 1.0}, "rebate", "only a barrier option"),
-        (LINEAR, {"coupon": "5"}, "coupon", "products that this version does not price"),
+        (LINEAR, {"coupon": "0.05"}, "coupon", "only a bond has a coupon"),
         (OPTION, {"strike": None}, "strike", "needs a strike"),
         (OPTION, {"strike": 0.0}, "strike", "must be above 0"),
         (OPTION, {"expiry": None}, "expiry", "needs an expiry"),

@@ -8,6 +8,7 @@ from importlib import metadata
 
 EXTRAS = {
     "calibration diagnostics (core)": ("arviz", "numpyro"),
+    "calendars": ("exchange-calendars",),
     "cluster": ("ray",),
     "sql": ("duckdb", "adbc-driver-postgresql"),
     "service": ("fastapi", "uvicorn", "pydantic", "prometheus-client"),
