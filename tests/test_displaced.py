@@ -250,9 +250,9 @@ def test_bachelier_oracle() -> None:
 @pytest.mark.parametrize(
     ("row", "reason"),
     [
-        (instrument("X", "perpetual", "WTI", settlement="inverse"), "inverse or American"),
+        (instrument("X", "perpetual", "WTI", settlement="inverse"), "of a kind, settlement or exercise"),
         (instrument("X", "option", "WTI", strike=1.0, expiry=FAR, put_call="call", exercise="american",
-                    deliverable="spot"), "inverse or American"),
+                    deliverable="spot"), "of a kind, settlement or exercise"),
         (instrument("X", "perpetual", "EUR", settled_in="WTI"), "by way of WTI"),
     ],
 )  # fmt: skip

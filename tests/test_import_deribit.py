@@ -77,7 +77,8 @@ def test_small_chain(chain, tmp_path):
 def test_each_strike_takes_its_out_of_the_money_side_and_its_flag(chain, tmp_path):
     import_deribit(chain, tmp_path / "book")
     lines = (tmp_path / "book" / "market" / "vols.csv").read_text().replace('"', "").splitlines()[1:]
-    points = {(expiry[:10], float(strike)): (float(vol), flag) for _, expiry, strike, vol, flag in map(_cells, lines)}
+    cells = map(_cells, lines)
+    points = {(expiry[:10], float(k)): (float(vol), flag) for _, expiry, k, vol, _, _, flag in cells}
     assert points == {
         ("2026-03-27", 90_000.0): (0.45, ""),
         ("2026-03-27", 80_000.0): (0.50, "one-sided"),

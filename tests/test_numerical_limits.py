@@ -72,6 +72,11 @@ def delta_one(kernel: Callable[..., Array], *terms: float) -> Callable[..., Arra
     return value
 
 
+def margined(scale: Array, power: Array, move: Array, settlement: Array, bump: Bump) -> Array:
+    """With funding."""
+    return margined_pnl(scale, power, move, settlement, jnp.full_like(scale, 1e-3), bump)
+
+
 def tables() -> Callable[..., Array]:
     """Puts at each time, tabulated for vols from .1 to 1."""
     time = jnp.asarray(TIME)
@@ -94,8 +99,8 @@ CASES = [
     Case("european inverse", european(0.0, normalised_black), STATE, BOTH, 4),
     Case("european bachelier", european(0.0, normalised_bachelier), STATE, BOTH, 4),
     Case("carried", delta_one(carried_pnl, 1.0), grid(MOVE, MOVE), BOTH),
-    Case("margined linear", delta_one(margined_pnl, 1.0, 1.0), grid(MOVE, np.array([-5.0, 0.0, 5.0])), BOTH),
-    Case("margined inverse", delta_one(margined_pnl, 1.0, -1.0), grid(MOVE, np.array([-5.0, 0.0, 5.0])), BOTH),
+    Case("margined linear", delta_one(margined, 1.0, 1.0), grid(MOVE, np.array([-5.0, 0.0, 5.0])), BOTH),
+    Case("margined inverse", delta_one(margined, 1.0, -1.0), grid(MOVE, np.array([-5.0, 0.0, 5.0])), BOTH),
     Case("shifted", delta_one(displaced_pnl, 2.0, -1.0, 1.0, 0.0), grid(MOVE, np.array([-5.0, 0.0, 5.0])), BOTH),
     Case("differences", delta_one(displaced_pnl, 2.0, 0.0, 1.0, 1.0), grid(MOVE, np.array([-5.0, 0.0, 5.0])), BOTH),
     Case("american tabulated", tables(), grid(TIME, -K, VOL)[1:], [np.float64]),
