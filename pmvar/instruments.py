@@ -115,7 +115,8 @@ class Instruments:
     @property
     def units(self) -> Float[np.ndarray, "instrument"]:
         """Contract sizes in units of the underlying; of a digital that pays cash, what that buys at the strike."""
-        return np.where(self.payoff == Payoff.CASH_OR_NOTHING, self.contract_size / self.strike, self.contract_size)
+        # Strikes of others may be zero.
+        return self.contract_size / np.where(self.payoff == Payoff.CASH_OR_NOTHING, self.strike, 1.0)
 
     def take(self, index: np.ndarray) -> Instruments:
         """The rows at `index` (integers or a mask), in that order."""
