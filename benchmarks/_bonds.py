@@ -89,8 +89,7 @@ def quantlib_bonds(table: Instruments, shock: np.ndarray) -> tuple[Peer, int]:
     """Values [bond, scenario] at `shock`, and how many."""
     import QuantLib as ql
 
-    today = ql.Date(1, 6, 2026)
-    ql.Settings.instance().evaluationDate = today
+    today, clock = ql.Date(1, 6, 2026), ql.Settings.instance()
     curve = ql.RelinkableYieldTermStructureHandle()
     spreads = {u: ql.SimpleQuote(s) for u, s in SPREAD.items()}
     engines = {
@@ -112,7 +111,8 @@ def quantlib_bonds(table: Instruments, shock: np.ndarray) -> tuple[Peer, int]:
     dates = [today, *(today + 365 * t for t in TENORS)]
 
     def call() -> np.ndarray:
-        out = np.empty((len(made), len(shock)))
+        out, others = np.empty((len(made), len(shock))), clock.evaluationDate
+        clock.evaluationDate = today
         for j, row in enumerate(shock):
             rates = ZERO + row[: len(TENORS)]
             zero = [float(rates[0]), *rates.tolist()]
@@ -122,6 +122,8 @@ def quantlib_bonds(table: Instruments, shock: np.ndarray) -> tuple[Peer, int]:
             made_curve.enableExtrapolation()
             curve.linkTo(made_curve)
             out[:, j] = [bond.NPV() for bond in made]
+        # The other peers stand at a date of their own.
+        clock.evaluationDate = others
         return out
 
     return call, len(made) * len(shock)
