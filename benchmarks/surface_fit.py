@@ -19,8 +19,8 @@ from pmvar.io import import_cboe, import_deribit
 from pmvar.io.chain_file import read_chain
 from pmvar.market.fit import fit_chain
 from pmvar.market.fit_smile import Quotes
-from pmvar.market.fit_surface import Expiry, SurfaceKind, arbitrage, fit_surface
-from pmvar.types import DAY
+from pmvar.market.fit_surface import Expiry, arbitrage, fit_surface
+from pmvar.types import DAY, SurfaceKind
 
 DATA = HERE.parents[1] / "shared" / "data"
 BUCKETS = {"to_2d": 2, "to_14d": 14, "to_60d": 60, "to_180d": 180, "beyond": np.inf}

@@ -104,6 +104,14 @@ class FactorKind(StrEnum):
     """Of a fitted smile: a shift of ln q of w(qk), for SSVI of ln η."""
 
 
+class SurfaceKind(StrEnum):
+    """How vols between and beyond quotes are had: quotes interpolated, or smiles fitted to them."""
+
+    RAW = "raw"
+    SVI = "svi"
+    SSVI = "ssvi"
+
+
 class PriceMap(StrEnum):
     """How a price factor's x becomes the price ratio S₁/S₀; see `pmvar.models.price_map`."""
 

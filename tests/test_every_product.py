@@ -14,9 +14,10 @@ from pmvar.cli.app import app
 from pmvar.io.run import read_run
 from pmvar.kernels.digital import normalised_digital
 from pmvar.models.specification import Factor, ModelSpecification
+from pmvar.portfolio import Portfolio
 from pmvar.types import Kind, PriceModel, Settlement
 from tests.books import AS_OF, FAR, NEAR, small_book, small_model, small_toml
-from tests.test_fitted_smile import RHO, SMALL, SPOT, STRIKES, THETA, TIMES, holdings, phi, pnl, ssvi
+from tests.test_fitted_smile import RHO, SMALL, SPOT, STRIKES, THETA, TIMES, YEAR, call, holdings, phi, pnl, ssvi
 from tests.test_payoff_books import LINEAR, OPTION, PRODUCTS, rows
 
 OIL = {"settlement": "linear", "quote_currency": "USD", "settlement_currency": "USD", "contract_size": 100.0}
@@ -91,16 +92,40 @@ def test_everything_that_can_be_listed_is_margined(tmp_path: Path, capsys: pytes
     assert "WTI" in capsys.readouterr().out
 
 
+def as_kind(kind: str, **columns: Any) -> Portfolio:
+    """The calls of `holdings` as options of another kind."""
+    plain = holdings(TIMES)
+    n = len(plain.instruments)
+    text = {"kind": kind, "exercise": ""} | {k: v for k, v in columns.items() if isinstance(v, str)}
+    numbers = {k: np.broadcast_to(v, n) for k, v in columns.items() if not isinstance(v, str)}
+    table = replace(plain.instruments, **{k: np.full(n, v, object) for k, v in text.items()}, **numbers)
+    return replace(plain, instruments=table)
+
+
+def test_barriers_out_of_reach_on_fitted_smiles_are_plain_options() -> None:
+    found, _ = pnl(as_kind("barrier", barrier=1e9, barrier_type="up_out"), SMALL)
+    plain, _ = pnl(holdings(TIMES), SMALL)
+    np.testing.assert_allclose(found, plain, atol=1e-9)
+
+
+def test_averages_on_fitted_smiles() -> None:
+    """Over two hours at the end: two thirds of these are no time at all."""
+    window = 7200.0
+    expiry = holdings(TIMES).instruments.expiry
+    found, _ = pnl(as_kind("asian", averaging_start=expiry - window), SMALL)
+    for row, (spot, vol, skew, curvature) in enumerate(SMALL):
+        forward, rho = SPOT * np.exp(spot), np.tanh(np.arctanh(RHO) + skew)
+        for e, theta in enumerate(THETA):
+            less = 1 - 2 / 3 * window / (TIMES[e] * YEAR)
+            then = np.exp(2 * vol) * ssvi(np.log(STRIKES / forward), theta, rho, phi(theta) * np.exp(curvature))
+            now = ssvi(np.log(STRIKES / SPOT), theta, RHO, phi(theta))
+            expected = call(STRIKES, forward, then * less) - call(STRIKES, SPOT, now * less)
+            np.testing.assert_allclose(found[e * 33 : (e + 1) * 33, row], expected, atol=1e-5)
+
+
 def test_digital_options_on_fitted_smiles() -> None:
     """The formula at the shocked parameters' vol and slope."""
-    plain = holdings(TIMES)
-    table = replace(
-        plain.instruments,
-        kind=np.full(len(plain.instruments), "digital", object),
-        exercise=np.full(len(plain.instruments), "", object),
-        payoff=np.full(len(plain.instruments), "cash_or_nothing", object),
-    )
-    found, source = pnl(replace(plain, instruments=table), SMALL)
+    found, source = pnl(as_kind("digital", payoff="cash_or_nothing"), SMALL)
     assert not source.plan.unpriced
 
     def value(e: int, spot: float, vol: float, skew: float, curvature: float) -> np.ndarray:

@@ -12,9 +12,9 @@ from pmvar.io.book import load_book
 from pmvar.io.populate import populate
 from pmvar.kernels.svi import from_ssvi, one_svi, power_law
 from pmvar.market.fit_smile import Quotes, fit_smile, rises, room
-from pmvar.market.fit_surface import Expiry, SurfaceKind, arbitrage, fit_surface
+from pmvar.market.fit_surface import Expiry, arbitrage, fit_surface
 from pmvar.market.surface import SviSlice
-from pmvar.types import SECONDS_PER_YEAR
+from pmvar.types import SECONDS_PER_YEAR, SurfaceKind
 
 YEAR = SECONDS_PER_YEAR
 CHAINS = Path(__file__).parents[1].parent / "shared" / "data" / "deribit_chains"

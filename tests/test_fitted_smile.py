@@ -140,7 +140,7 @@ def test_prices_after_any_shock_are_free_of_arbitrage(wild):
     assert np.diff(price, axis=0).min() > -1e-10  # calendar: forwards are equal
     check = check_scenarios(source.plan.layout, 0)
     assert check.butterfly[0] > 30 and check.butterfly[1] == 0
-    assert check.calendar == (check.calendar[0], 0) and check.calendar[0] > 0
+    assert check.calendar > 0
     assert 0 < check.least_width < 0.5 and check.most_lean > 0
 
 
@@ -156,7 +156,7 @@ def test_no_shock_projects_nothing():
     found, source = pnl(holdings(TIMES), np.zeros((1, 4)))
     assert np.abs(found).max() < 1e-12
     check = check_scenarios(source.plan.layout, 0)
-    assert check == ((0, 0), (0, 0), 1.0, 0.0)
+    assert check == ((0, 0), 0, 1.0, 0.0)
 
 
 def test_float32_follows_float64():

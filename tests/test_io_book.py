@@ -284,14 +284,14 @@ def test_toml_that_does_not_parse_names_the_line(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["halton", "lattice"])
-def test_a_sampling_that_does_not_exist_is_a_usage_error(tmp_path: Path, name: str) -> None:
+def test_a_sampling_or_surface_that_does_not_exist_is_refused_with_those_that_do(tmp_path: Path, name: str) -> None:
     toml = small_toml()
     toml["run"]["sampling"] = name
-    with pytest.raises(UsageError, match=f"{name}.*this version, which has mc, sobol, sobol-is"):
+    with pytest.raises(InputError, match="must be one of mc, sobol, sobol-is"):
         load(tmp_path, toml=toml)
-    with pytest.raises(UsageError, match="which has mc"):
+    with pytest.raises(UsageError, match=f"{name}.*must be one of mc, sobol, sobol-is"):
         load(tmp_path, overrides={"sampling": name})
-    with pytest.raises(UsageError, match="sabr.*which has raw, svi, ssvi"):
+    with pytest.raises(InputError, match="must be one of raw, svi, ssvi"):
         load(tmp_path, toml=small_toml() | {"surface": "sabr"})
 
 

@@ -5,7 +5,7 @@ import pytest
 from scipy.stats import norm
 
 from pmvar.types import SECONDS_PER_YEAR
-from pmvar.valuation.today import Moves, terms_today, values_and_greeks, values_under
+from pmvar.valuation.today import Moves, slopes_under, terms_today, values_and_greeks, values_under
 from tests.engines import AS_OF, FAR, NEAR, mixed_instruments, mixed_market
 
 INSTRUMENTS, MARKET = mixed_instruments(), mixed_market()
@@ -29,6 +29,16 @@ def test_one_row_of_moves_for_all_or_one_each():
         values_under(INSTRUMENTS, TERMS, STILL._replace(log_spot=x)),
         values_under(INSTRUMENTS, TERMS, STILL._replace(log_spot=each)),
     )
+
+
+@pytest.mark.parametrize("along", Moves._fields)
+def test_slopes_where_the_clock_has_passed_every_expiry(along):
+    """What is paid moves with the price and what it settles in, by no vol, rate or time; and nothing is NaN."""
+    past = STILL._replace(clock=100.0, log_spot=0.1)
+    slope = slopes_under(INSTRUMENTS, TERMS, past, along=STILL._replace(**{along: 1.0}))
+    assert np.isfinite(slope).all()
+    option = INSTRUMENTS.kind == "option"
+    assert along in ("log_spot", "log_settlement") or not slope[option].any()
 
 
 @pytest.mark.parametrize("put_call", ["call", "put"])

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pmvar.types import Executor, Netting, Parameters, Precision, PriceModel, Sampling, VolatilitySource
+from pmvar.types import Executor, Netting, Parameters, Precision, PriceModel, Sampling, SurfaceKind, VolatilitySource
 
 if TYPE_CHECKING:
     from pmvar.io.import_summary import ImportSummary
@@ -137,7 +137,7 @@ def validate(book: BookFolder) -> None:
 @app.command()
 def surface(
     book: BookFolder,
-    kind: Annotated[str, typer.Option("--surface", help="svi or ssvi.")] = "svi",
+    kind: Annotated[SurfaceKind, typer.Option("--surface", help="What is fitted.")] = SurfaceKind.SVI,
     out: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Write surface.csv and a figure there.")] = None,
 ) -> None:
     """Fit smiles free of arbitrage to a book's vols and list how far the quotes are from them."""

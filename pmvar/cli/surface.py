@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pmvar.errors import UsageError
-from pmvar.types import DAY
+from pmvar.types import DAY, SurfaceKind
 
 if TYPE_CHECKING:
     from pmvar.market.fit_surface import SurfaceFit
@@ -19,12 +19,12 @@ COLUMNS = (
 )  # fmt: skip
 
 
-def surface_book(book: Path, out: Path | None, *, surface: str) -> str:
+def surface_book(book: Path, out: Path | None, *, surface: SurfaceKind) -> str:
     """Fit the surfaces of `book`; with `out`, write `surface.csv` and a figure of each underlying there. Returns what
     to print."""
     from pmvar.io.book import load_book
 
-    if surface == "raw":
+    if surface is SurfaceKind.RAW:
         raise UsageError("a raw surface is not fitted; choose svi or ssvi")
     fits = load_book(book, overrides={"surface": surface}).surface_fits
     rows = [row for fit in fits for row in _rows(fit)]

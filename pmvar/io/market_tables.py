@@ -18,11 +18,11 @@ from pmvar.io.times import format_time
 from pmvar.market.arbitrage import arbitrage_notes
 from pmvar.market.curves import DiscountCurve, ForwardCurve
 from pmvar.market.fit_smile import Quotes
-from pmvar.market.fit_surface import Expiry, SurfaceFit, SurfaceKind, fit_surface
+from pmvar.market.fit_surface import Expiry, SurfaceFit, fit_surface
 from pmvar.market.price_scale import LOGNORMAL, PriceScale
 from pmvar.market.snapshot import MarketSnapshot, Quanto
 from pmvar.market.surface import VolSlice, VolSurface
-from pmvar.types import DAY, FactorKind, factor_name
+from pmvar.types import DAY, FactorKind, SurfaceKind, factor_name
 
 MAX_AGE = DAY
 """Oldest price or mark of one valuation date, in seconds before `as_of`."""
@@ -157,14 +157,14 @@ def _surfaces(
         # Where no surface can be fitted, too: that is then the one thing to say.
         surfaces[underlying] = VolSurface(head.as_of, tuple(slices))
         linear = curve.scale.is_linear
-        if head.settings.surface == SurfaceKind.RAW or linear:
+        if head.settings.surface is SurfaceKind.RAW or linear:
             surfaces[underlying] = replace(surfaces[underlying], stickiness=head.settings.stickiness)
             notes.flags.extend(arbitrage_notes(underlying, surfaces[underlying], linear=linear))
-            if head.settings.surface != SurfaceKind.RAW:
+            if head.settings.surface is not SurfaceKind.RAW:
                 notes.flags.append(f"vols of {underlying}: stay raw, since a fit is for lognormal or shifted prices")
         elif not problems:
             try:
-                fit = fit_surface(underlying, chain, as_of=head.as_of, kind=SurfaceKind(head.settings.surface))
+                fit = fit_surface(underlying, chain, as_of=head.as_of, kind=head.settings.surface)
                 surfaces[underlying] = replace(fit.surface, stickiness=head.settings.stickiness)
             except InputError as error:
                 problems.extend(error, file=vols.file)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pmvar.io.tables import Column, Schema, Type
 from pmvar.types import BarrierType, DayCount, Deliverable, Exercise, Kind, Payoff, PriceModel, PutCall, Settlement
 
-"""Columns of products that the format knows and this version does not price."""
 MAX_VOL = 10.0
 """Largest volatility believed; a higher one is probably in percent."""
 MAX_MEDIAN_VOL = 3.0

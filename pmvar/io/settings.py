@@ -26,12 +26,12 @@ from pmvar.types import (
     Sampling,
     Stickiness,
     StressOf,
+    SurfaceKind,
     VolatilitySource,
 )
 
 FILE = "book.toml"
-SURFACES = ("raw", "svi", "ssvi")
-"""Vol surfaces: quotes interpolated, or smiles fitted to them; see `pmvar.market.fit_surface`."""
+
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class RunSettings:
     sampling: Sampling = Sampling.SOBOL_IS
     netting: Netting = Netting.REJECT
     precision: Precision = Precision.FLOAT32
-    surface: str = "raw"
+    surface: SurfaceKind = SurfaceKind.RAW
     parameters: Parameters = Parameters.PREDICTIVE
     """What the margin is taken under, where the model has a posterior."""
     plug_in_stress: bool = False
@@ -131,20 +131,10 @@ def _tools(value: Any) -> tuple[ApcTool, ...]:
     return tuple(tool for tool in ApcTool if tool in names)
 
 
-def _existing(names: tuple[str, ...]) -> Check:
-    """The name if this version has it; raises UsageError otherwise: the book is sound, the wish is not
-    met."""
-
-    def check(value: Any) -> str:
-        if value not in names:
-            raise UsageError(f"{value!r} does not exist in this version, which has {', '.join(names)}")
-        return value
-
-    return check
-
-
 def _calendar(value: Any) -> str:
-    if value != "":
+    if not isinstance(value, str):
+        raise ValueError("must be the market code of an exchange, such as XNYS")
+    if value:
         check_calendar(value)
     return value
 
@@ -171,7 +161,7 @@ TOP: Mapping[str, Check] = {
     "format": _integer(1, 1),
     "as_of": toml_time,
     "base_currency": _currency,
-    "surface": _existing(SURFACES),
+    "surface": _one_of(SurfaceKind),
     "notes": _sentences,
     "overrides": read_overrides,
 }
@@ -181,7 +171,7 @@ SECTIONS: Mapping[str, Mapping[str, Check]] = {
         "level": _real(0.500001, 0.9999999, rule="must lie in (0.5, 1), such as 0.99"),
         "scenarios": _integer(1024, 2**31 - 1),
         "seed": _integer(0, 2**32 - 1),
-        "sampling": _existing(tuple(Sampling)),
+        "sampling": _one_of(Sampling),
         "netting": _one_of(Netting),
         "precision": _one_of(Precision),
         "volatility": _one_of(VolatilitySource),
@@ -259,7 +249,7 @@ def read_head(content: bytes, *, overrides: Mapping[str, Any], problems: Problem
     """What `book.toml` says, with `overrides` (see `check_overrides`) put over it; None where it lacks the
     essentials.
 
-    Raises UsageError for a sampling or surface that this version does not have.
+    Raises UsageError for a calendar that is not known.
     """
     try:
         document = _parse(content)
@@ -267,7 +257,7 @@ def read_head(content: bytes, *, overrides: Mapping[str, Any], problems: Problem
         problems.extend(error, file=FILE)
         return None
     top = _checked(document, TOP, section="", problems=problems)
-    found: dict[str, Any] = {"surface": top.get("surface", "raw")}
+    found: dict[str, Any] = {"surface": top.get("surface", SurfaceKind.RAW)}
     for section, checks in SECTIONS.items():
         entries = document.get(section, {})
         if isinstance(entries, dict):
@@ -280,8 +270,6 @@ def read_head(content: bytes, *, overrides: Mapping[str, Any], problems: Problem
     found |= overrides
     if "as_of" not in top or "base_currency" not in top:
         return None
-    if "sampling" in found:
-        found["sampling"] = Sampling(found["sampling"])
     run, rules = (
         {f.name: found[f.name] for f in fields(kind) if f.name in found} for kind in (RunSettings, MarginRules)
     )

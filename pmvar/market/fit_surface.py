@@ -7,7 +7,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from enum import StrEnum
 from itertools import pairwise
 from typing import Literal, NamedTuple
 
@@ -21,7 +20,7 @@ from pmvar.errors import InputError, Problem
 from pmvar.kernels.svi import Svi, from_ssvi, one_svi, power_law, total_variance
 from pmvar.market.fit_smile import MARK_WEIGHT, STAGES, Quotes, cost, fit_smile, rises, room
 from pmvar.market.surface import SviSlice, VolSurface
-from pmvar.types import SECONDS_PER_YEAR
+from pmvar.types import SECONDS_PER_YEAR, SurfaceKind
 
 FEWEST = 5
 """Strikes of an expiry that SVI's five parameters need."""
@@ -31,14 +30,6 @@ are not of one such surface."""
 SSVI_BOUND = 3.9
 """Of θφ(1 + |ρ|) and θφ²(1 + |ρ|), which must not pass 4 (Gatheral and Jacquier 2014, theorem 4.2)."""
 FIX = 'correct the quotes, or set surface = "raw" in book.toml: it takes them as they are and flags arbitrage'
-
-
-class SurfaceKind(StrEnum):
-    """How vols between and beyond quotes are had."""
-
-    RAW = "raw"
-    SVI = "svi"
-    SSVI = "ssvi"
 
 
 class Expiry(NamedTuple):

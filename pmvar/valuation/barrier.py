@@ -11,9 +11,9 @@ from jaxtyping import Array, Float, Int
 from pmvar.kernels.barrier import BarrierTerms, barrier_price, hit_probability
 from pmvar.kernels.european import Bump
 from pmvar.types import SECONDS_PER_YEAR
-from pmvar.valuation.blocks import Smile
+from pmvar.valuation.blocks import Smile, cast
 from pmvar.valuation.fitted_smile import FittedSmile
-from pmvar.valuation.payoffs import Listed, Moment, PayoffBlock, cast
+from pmvar.valuation.payoffs import Listed, Moment, PayoffBlock
 from pmvar.valuation.today import terms_today
 from pmvar.valuation.world import World
 

@@ -19,7 +19,7 @@ from pmvar.kernels.smile import hats
 from pmvar.valuation.fitted_smile import FittedSmile
 from pmvar.valuation.world import World
 
-T = TypeVar("T", Bump, EuropeanTerms, EuropeanState, ExerciseTable)
+T = TypeVar("T")
 
 
 class Block(eqx.Module):
@@ -143,12 +143,12 @@ class EuropeanBlock(Block):
             self.time_then.astype(dtype),
         )
         # Today's value is cheap, one column: float64 keeps its rounding out of every scenario.
-        wide = _cast(bump, jnp.dtype(jnp.float64))
+        wide = cast(bump, jnp.dtype(jnp.float64))
         still = jnp.zeros((len(self.time_today), 1))
         vol_today = (self.vol_today + self.vol_slope * wide.log_spot + wide.vol)[:, None]
         today = EuropeanState(still, vol_today, still, still[:, 0], self.time_today)
         before = european_value(self.terms, today, wide, normalised).astype(dtype)
-        after = european_value(_cast(self.terms, dtype), then, bump, normalised)
+        after = european_value(cast(self.terms, dtype), then, bump, normalised)
         return after - before
 
 
@@ -197,7 +197,7 @@ class AmericanBlock(Block):
     ) -> Float[Array, "option scenario"]:
         """Per unit of strike, at log-moneyness `m` and a zero rate `rate` above today's."""
         shifted = jax.tree.map(lambda x, slope: x + rate.astype(x.dtype) * slope, self.table, self.table_by_rate)
-        return tabulated_put_value(_cast(shifted, m.dtype), m, vol)
+        return tabulated_put_value(cast(shifted, m.dtype), m, vol)
 
     def profit(
         self, put: Float[Array, "option scenario"], world: World, bump: Bump
@@ -206,7 +206,7 @@ class AmericanBlock(Block):
         dtype = put.dtype
         call = (self.sign > 0).astype(dtype)[:, None]
         growth = world.log_base[self.base_row] + bump.log_settlement + call * self._move(world, bump)
-        before = self.today + jnp.stack(_cast(bump, jnp.dtype(jnp.float64))) @ self.today_by
+        before = self.today + jnp.stack(cast(bump, jnp.dtype(jnp.float64))) @ self.today_by
         return self.scale.astype(dtype)[:, None] * (jnp.exp(growth) * put) - before.astype(dtype)[:, None]
 
     def _move(self, world: World, bump: Bump) -> Float[Array, "option scenario"]:
@@ -252,7 +252,8 @@ def _put_slope(
     return jax.jvp(block.put_value, at, tuple(jnp.full_like(x, float(i == along)) for i, x in enumerate(at)))[1]
 
 
-def _cast(tree: T, dtype: jnp.dtype) -> T:
+def cast(tree: T, dtype: jnp.dtype) -> T:
+    """Every array in `dtype`."""
     return jax.tree.map(lambda x: x.astype(dtype), tree)
 
 

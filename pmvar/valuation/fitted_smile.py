@@ -176,10 +176,12 @@ class FittedSmile(eqx.Module):
 
 
 class ScenarioCheck(NamedTuple):
-    """Scenarios of one tile in which some smile of a surface is out of order, before its projection and after."""
+    """Scenarios of one tile whose shocks leave arbitrage in some smile of a surface."""
 
     butterfly: tuple[int, int]
-    calendar: tuple[int, int]
+    """Before the projection, and after it."""
+    calendar: int
+    """Before; after, each expiry is the largest so far, so that there is nothing to count."""
     least_width: float
     """What the projection left of a smile's width at least; 1 where it changed none."""
     most_lean: float
@@ -201,8 +203,7 @@ def check_scenarios(layout: Layout, index: int) -> ScenarioCheck:
     broken, left = (int(np.sum(np.any(np.asarray(g) < -1e-12, axis=0))) for g, _ in found)
     crossed = int(np.sum(np.any(np.asarray(found[0][1])[later] < -1e-12, axis=0)))
     width, lean = (np.asarray(x) for x in (after.width, after.lean))
-    # After: expiries are in order because each is the largest so far.
-    return ScenarioCheck((broken, left), (crossed, 0), float(width.min()), float(np.abs(lean).max()))
+    return ScenarioCheck((broken, left), crossed, float(width.min()), float(np.abs(lean).max()))
 
 
 _shocked = jax.jit(shocked, static_argnames=("projected", "vol_cap"))
@@ -241,14 +242,11 @@ def projection_notes(layout: Layout) -> tuple[str, ...]:
     tiles = range(min(layout.scenarios.n_tiles, TILES_CHECKED))
     found = [check_scenarios(layout, i) for i in tiles]
     n = min(layout.scenarios.n_scenarios, len(tiles) * PATH_TILE)
-    (wings_before, wings_after), (order_before, order_after) = (
-        tuple(sum(counts) for counts in zip(*parts, strict=True))
-        for parts in zip(*((c.butterfly, c.calendar) for c in found), strict=True)
-    )
+    before, after = (sum(counts) for counts in zip(*(c.butterfly for c in found), strict=True))
     undone = "margins are not differentiated by the model: it moves the shape of smiles"
     return (
-        f"fitted smiles: of the first {n:,} scenarios, shocks would leave butterfly arbitrage in {wings_before:,} and "
-        f"calendar arbitrage in {order_before:,}; projected, {wings_after + order_after:,}. Of a smile's width "
-        f"{min(c.least_width for c in found):.0%} is kept at least",
+        f"fitted smiles: of the first {n:,} scenarios, shocks would leave butterfly arbitrage in {before:,}, projected "
+        f"in {after:,}, and calendar arbitrage in {sum(c.calendar for c in found):,}, whose expiries are put in order. "
+        f"Of a smile's width {min(c.least_width for c in found):.0%} is kept at least",
         *([undone] if moves_shapes(layout.scenarios) else []),
     )

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import replace
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
@@ -20,11 +19,9 @@ from pmvar.kernels.smile import NODES
 from pmvar.market.slope import WIDTH, smile_slope
 from pmvar.market.snapshot import MarketSnapshot
 from pmvar.types import SECONDS_PER_YEAR, Payoff, PutCall, Settlement, Stickiness
-from pmvar.valuation.blocks import Block, Smile
+from pmvar.valuation.blocks import Block, Smile, cast
 from pmvar.valuation.fitted_smile import FittedSmile
 from pmvar.valuation.world import World
-
-T = TypeVar("T")
 
 
 class Listed(NamedTuple):
@@ -113,11 +110,6 @@ class PayoffBlock(Block):
         # Today's value is cheap, one column: float64 keeps its rounding out of every scenario.
         then, today = self.values(world, bump, cast(bump, jnp.dtype(jnp.float64)))
         return then - today.astype(then.dtype)
-
-
-def cast(tree: T, dtype: jnp.dtype) -> T:
-    """Every array in `dtype`."""
-    return jax.tree.map(lambda x: x.astype(dtype), tree)
 
 
 class DigitalBlock(PayoffBlock):

@@ -328,13 +328,15 @@ def _fitted_smile(
     """Of the options `filled`, whose surfaces are fitted, on rows `slices` of a `World`."""
     table, layout, fitted = context.instruments, context.layout, context.layout.fitted
     assert fitted is not None, "the layout holds all slices of fitted surfaces"
-    own = [layout.slices[i] for i in fitted.row.tolist()]
+    rows_of: dict[str, list[int]] = {}
+    for row, i in enumerate(fitted.row.tolist()):
+        rows_of.setdefault(layout.slices[i].underlying, []).append(row)
     end = layout.scenarios.horizon_end
     first, near, share, time = (np.zeros(len(filled), kind) for kind in (int, int, float, float))
     for n, i in enumerate(filled.tolist()):
-        rows = [row for row, s in enumerate(own) if s.underlying == table.underlying[i]]
+        rows = rows_of.get(table.underlying[i], [])
         # All settled by the horizon: so are the options.
-        expiries = np.array([own[row].expiry for row in rows] or [end + DAY])
+        expiries = np.array([layout.slices[fitted.row[row]].expiry for row in rows] or [end + DAY])
         expiry = float(table.expiry[i])
         first[n] = rows[0] if rows else 0
         near[n] = max(int(np.searchsorted(expiries, expiry, side="right")) - 1, 0)
