@@ -72,8 +72,8 @@ def load_book(
     settings of `book.toml` by their key alone (`level`, `seed`, …); None leaves the book's.
 
     Raises InputError with every problem of every file, UsageError for a wrong override, an unknown table or a
-    sampling or surface that this version does not have, StateError if a file changes while it is read,
-    SecurityError for input that looks like an attack.
+    calendar that is not known, StateError if a file changes while it is read, SecurityError for input that looks like
+    an attack.
     """
     folder, given = Path(path), dict(tables or {})
     if not folder.is_dir():
