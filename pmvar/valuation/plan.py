@@ -334,7 +334,7 @@ def _fitted_smile(
     end = layout.scenarios.horizon_end
     first, near, share, time = (np.zeros(len(filled), kind) for kind in (int, int, float, float))
     for n, i in enumerate(filled.tolist()):
-        rows = rows_of.get(table.underlying[i], [])
+        rows = rows_of.get(str(table.underlying[i]), [])
         # All settled by the horizon: so are the options.
         expiries = np.array([layout.slices[fitted.row[row]].expiry for row in rows] or [end + DAY])
         expiry = float(table.expiry[i])
