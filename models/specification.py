@@ -44,13 +44,14 @@ class Factor:
     """One risk factor. `volatility` is the standard deviation of its x over one step, all sources together."""
 
     name: str
-    """`<underlying>:spot | vol | skew | curvature | basis.<expiry or tenor> | spread`, or `<currency>:rate.<tenor>`."""
+    """`<underlying>:spot | vol | term | skew | curvature | basis.<expiry or tenor> | spread`, or
+    `<currency>:rate.<tenor>`."""
     volatility: float
     degrees_of_freedom: float | None = None
     source: str = ""
     n_obs: int = 0
     tenor: float = 30.0
-    """Vol factors: the tenor in days at which x is Δ ln σ."""
+    """Vol factors: the tenor in days at which x is Δ ln σ; of a term structure's slope, at which it moves nothing."""
     term_exponent: float = 0.0
     """Vol factors: Δ ln σ(τ) = x·(tenor/τ)^term_exponent; 0 is a parallel shift."""
     stressed_volatility: float | None = None
@@ -71,8 +72,8 @@ class Factor:
     def __post_init__(self) -> None:
         if not sound_name(self.name):
             raise _reject(
-                "a factor is named <underlying>:spot, :vol, :skew, :curvature, :spread, :basis.<date or tenor> or "
-                "<currency>:rate.<tenor>",
+                "a factor is named <underlying>:spot, :vol, :term, :skew, :curvature, :spread, "
+                ":basis.<date or tenor> or <currency>:rate.<tenor>",
                 "rename it; a tenor is written as in 3m or 2y, a date as in 2026-06-26",
                 "factors.name",
                 self.name,

@@ -102,6 +102,8 @@ class FactorKind(StrEnum):
     """Of a fitted smile: a shift of atanh ρ."""
     CURVATURE = "curvature"
     """Of a fitted smile: a shift of ln q of w(qk), for SSVI of ln η."""
+    TERM = "term"
+    """Of the vols of an underlying: a shift of the slope of ln σ in ln τ."""
 
 
 class SurfaceKind(StrEnum):

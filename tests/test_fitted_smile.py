@@ -18,8 +18,9 @@ from pmvar.portfolio import build_portfolio
 from pmvar.scenarios.stress import instantaneous
 from pmvar.types import DAY, SECONDS_PER_YEAR, Precision, Stickiness
 from pmvar.valuation.exposure import block_exposure
-from pmvar.valuation.fitted_smile import check_scenarios, leans
+from pmvar.valuation.fitted_smile import check_scenarios, leans, projection_notes
 from pmvar.valuation.reprice import reprice
+from pmvar.valuation.world import Slice
 
 SPOT, YEAR = 100.0, SECONDS_PER_YEAR
 TIMES = np.array([0.05, 0.2, 0.7])
@@ -94,6 +95,28 @@ def test_shocks_within_bounds_are_those_of_the_parameters():
             np.testing.assert_allclose(found[e * 33 : (e + 1) * 33, row], expected, atol=1e-11)
 
 
+@pytest.mark.parametrize("fitted", [True, False])
+def test_a_term_structure_turns_around_its_tenor(fitted):
+    """ln σ moves by x·ln(τ/tenor), on raw surfaces too; what is shorter than a day, like a day."""
+    where = surface()
+    if not fitted:
+        k = np.linspace(-2, 2, 4001)
+        where = VolSurface(0.0, tuple(VolSlice(s.expiry, k, where.vol(k, s.expiry)) for s in where.slices))
+    factors, tenor, moves = (*FACTORS[:2], "X:term"), 50.0, np.array([[0.0, 0.1, 0.2], [0.0, 0.0, -0.1]])
+    scenarios = replace(instantaneous(factors, 0.0, moves, ()), tenor=np.array([30.0, 30.0, tenor]))
+    found = reprice(holdings(TIMES), market(where), scenarios, precision=Precision.FLOAT64)
+    profit = np.asarray(found.tile(0))[found.row]
+    for e, theta in enumerate(THETA):
+        now = ssvi(np.log(STRIKES / SPOT), theta, RHO, phi(theta))
+        for row, (_, level, slope) in enumerate(moves):
+            up = level + slope * np.log(TIMES[e] * 365 / tenor)
+            expected = call(STRIKES, SPOT, now * np.exp(2 * up)) - call(STRIKES, SPOT, now)
+            np.testing.assert_allclose(profit[e * 33 : (e + 1) * 33, row], expected, atol=1e-11 if fitted else 1e-6)
+    short = Slice("X", DAY / 2)
+    assert replace(found.plan.layout, slices=(short,)).log_tenor(short) == pytest.approx(-np.log(tenor))
+    assert any("the shape of vol surfaces" in note for note in projection_notes(found.plan.layout))
+
+
 def test_expiries_between_and_beyond_are_those_of_the_surface():
     times = np.array([0.02, 0.1, 0.5, 0.69])
     found, source = pnl(holdings(times), np.array([[0.1, 0.0, 0.0, 0.0]]))
@@ -122,10 +145,11 @@ def test_time_passes_with_the_vol_of_each_moneyness():
 def wild():
     """Shocks far beyond any model's, and calls on a fine grid of strikes."""
     rng = np.random.default_rng(1)
-    shock = rng.standard_t(3, (400, 4)) * np.array([0.1, 0.6, 0.5, 0.6])
+    shock = rng.standard_t(3, (400, 5)) * np.array([0.1, 0.6, 0.5, 0.6, 0.1])
     strikes = np.linspace(20.0, 400.0, 500)
     # Shocks of vol are larger for short expiries, so that these rise above long ones.
-    scenarios = replace(instantaneous(FACTORS, 0.0, shock, ()), term_exponent=np.array([0.0, 0.4, 0.0, 0.0]))
+    scenarios = instantaneous((*FACTORS, "X:term"), 0.0, shock, ())
+    scenarios = replace(scenarios, term_exponent=np.array([0.0, 0.4, 0.0, 0.0, 0.0]))
     found = reprice(holdings(TIMES, strikes), market(surface()), scenarios, precision=Precision.FLOAT64)
     return np.asarray(found.tile(0))[found.row][:, : len(shock)], found, strikes
 

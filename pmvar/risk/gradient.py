@@ -98,7 +98,7 @@ def gradients(
     """Shares and gradients of every block, by market and by model, pricing each tile once more.
 
     `measure` picks ES or VaR (kernel estimate). Listed scenarios have no model, and no gradient by one; where a model
-    moves the shape of fitted smiles, exposures to which are not known, there is none either. Raises NumericsError on a
+    moves the shape of vol surfaces, exposures to which are not known, there is none either. Raises NumericsError on a
     gradient that is not finite, naming its account by the portfolio's `names`.
     """
     paths = None if moves_shapes(pnl.scenarios) else pnl.scenarios.paths

@@ -37,6 +37,8 @@ SAFETY = 0.995
 nothing."""
 LEANS = np.linspace(0.0, 2.0, 81)
 """Leanings tried for the range of each smile."""
+SHAPES = frozenset({FactorKind.SKEW, FactorKind.CURVATURE, FactorKind.TERM})
+"""Factors that move surfaces otherwise than all vols at once; exposures to them are not known."""
 TILES_CHECKED = 4
 """Tiles whose scenarios a run counts."""
 LEAST_SHARE = 0.25
@@ -231,22 +233,23 @@ def _disorder(svi: Svi, growth: Float[Array, "smile scenario"]) -> tuple[Array, 
 
 
 def moves_shapes(scenarios: ScenarioSet) -> bool:
-    """Whether scenarios move a skew or a curvature."""
-    return any(f.rpartition(":")[2] in (FactorKind.SKEW, FactorKind.CURVATURE) for f in scenarios.factors)
+    """Whether scenarios move a skew, a curvature or a term structure."""
+    return any(f.rpartition(":")[2] in SHAPES for f in scenarios.factors)
 
 
 def projection_notes(layout: Layout) -> tuple[str, ...]:
     """What a reader of margins must be told of fitted smiles under the scenarios; nothing where surfaces are raw."""
+    undone = "margins are not differentiated by the model: it moves the shape of vol surfaces"
+    notes = (undone,) if moves_shapes(layout.scenarios) else ()
     if layout.fitted is None:
-        return ()
+        return notes
     tiles = range(min(layout.scenarios.n_tiles, TILES_CHECKED))
     found = [check_scenarios(layout, i) for i in tiles]
     n = min(layout.scenarios.n_scenarios, len(tiles) * PATH_TILE)
     before, after = (sum(counts) for counts in zip(*(c.butterfly for c in found), strict=True))
-    undone = "margins are not differentiated by the model: it moves the shape of smiles"
     return (
         f"fitted smiles: of the first {n:,} scenarios, shocks would leave butterfly arbitrage in {before:,}, projected "
         f"in {after:,}, and calendar arbitrage in {sum(c.calendar for c in found):,}, whose expiries are put in order. "
         f"Of a smile's width {min(c.least_width for c in found):.0%} is kept at least",
-        *([undone] if moves_shapes(layout.scenarios) else []),
+        *notes,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property, partial
 from itertools import groupby
@@ -24,7 +25,7 @@ ALL = frozenset(FactorKind)
 
 TOGETHER = {
     FactorKind.SPOT: frozenset({FactorKind.SPOT, FactorKind.BASIS, FactorKind.RATE, FactorKind.SPREAD}),
-    FactorKind.VOL: frozenset({FactorKind.VOL, FactorKind.SKEW, FactorKind.CURVATURE}),
+    FactorKind.VOL: frozenset({FactorKind.VOL, FactorKind.TERM, FactorKind.SKEW, FactorKind.CURVATURE}),
 }
 """Kinds of factors that P&L is told apart by: what discounts and prices are made of, and smiles."""
 
@@ -149,13 +150,14 @@ class Layout:
         market, n = self.market, len(self.market.asset)
         chains = [market.chain(a) for a in market.asset]
         depth = max((len(c) for c in chains), default=1)
-        price_row, term_scale = [], []
+        price_row, term_scale, log_tenor = [], [], []
         for s in self.slices:
             moment = 0 if not self.settles_inside(s) else 1 + self._settlement_times.index(s.expiry)
             # Prices stand moment by moment: assets, then a row of zeros for the base currency.
             own = n if s.underlying == market.base_currency else market.column(s.underlying)
             price_row.append(moment * (n + 1) + own)
             term_scale.append(self.term_scale(s))
+            log_tenor.append(self.log_tenor(s))
         names = [name for points in self.bases.values() for name, _ in points]
         weight = np.array([[w.get(f, 0.0) for f in names] for w in map(self.basis_weights, self.slices)])
         # What fills up stands still: the base currency, without a carry.
@@ -163,11 +165,13 @@ class Layout:
         return _Arrays(
             price_factor=self._factors(FactorKind.SPOT),
             vol_factor=self._factors(FactorKind.VOL),
+            term_factor=self._factors(FactorKind.TERM),
             chain=np.array([[*c, *[n] * (depth - len(c))] for c in chains], dtype=np.int32).reshape(-1, depth),
             price_row=np.pad(np.array(price_row, dtype=np.int32), fill, constant_values=n),
             vol_row=np.pad(np.array([own % (n + 1) for own in price_row], dtype=np.int32), fill, constant_values=n),
             carry=np.pad(self.carry, fill),
             term_scale=np.pad(np.array(term_scale), fill),
+            log_tenor=np.pad(np.array(log_tenor), fill),
             curve_factor=np.array([self.factor_column[f] for f in self.curve], dtype=np.int32),
             basis_factor=np.array([self.factor_column[f] for f in names], dtype=np.int32),
             basis_weight=np.pad(weight.reshape(-1, len(names)), (fill, (0, 0))) if names else np.zeros((0, 0)),
@@ -207,8 +211,16 @@ class Layout:
         f = self.factor_column.get(factor_name(s.underlying, FactorKind.VOL))
         if f is None or np.isinf(s.expiry) or self.settles_inside(s):
             return 0.0
-        time = max(s.expiry - self.scenarios.horizon_end, DAY)
-        return float((self.scenarios.tenor[f] * DAY / time) ** self.scenarios.term_exponent[f])
+        return self._tenors(s, f) ** -float(self.scenarios.term_exponent[f])
+
+    def log_tenor(self, s: Slice) -> float:
+        """ln(τ/tenor): what the slice makes of a shock of the slope of ln σ in ln τ; τ as in `term_scale`."""
+        f = self.factor_column.get(factor_name(s.underlying, FactorKind.TERM))
+        return 0.0 if f is None or np.isinf(s.expiry) or self.settles_inside(s) else math.log(self._tenors(s, f))
+
+    def _tenors(self, s: Slice, f: int) -> float:
+        """τ over the tenor of a factor."""
+        return max(s.expiry - self.scenarios.horizon_end, DAY) / (float(self.scenarios.tenor[f]) * DAY)
 
 
 def _day(time: float) -> float:
@@ -225,11 +237,13 @@ class _Arrays(NamedTuple):
 
     price_factor: Int[np.ndarray, " asset_or_base"]
     vol_factor: Int[np.ndarray, " asset_or_base"]
+    term_factor: Int[np.ndarray, " asset_or_base"]
     chain: Int[np.ndarray, "asset depth"]
     price_row: Int[np.ndarray, " slice"]
     vol_row: Int[np.ndarray, " slice"]
     carry: Float[np.ndarray, " slice"]
     term_scale: Float[np.ndarray, " slice"]
+    log_tenor: Float[np.ndarray, " slice"]
     curve_factor: Int[np.ndarray, " curve_factor"]
     basis_factor: Int[np.ndarray, " basis"]
     basis_weight: Float[np.ndarray, "slice basis"]
@@ -256,6 +270,7 @@ def _world(
     for link in range(arrays.chain.shape[1]):
         base = base.at[:n].add(prices[arrays.chain[:, link]])
     vol = moves[0][arrays.vol_factor][arrays.vol_row] * arrays.term_scale[:, None]
+    vol = vol + moves[0][arrays.term_factor][arrays.vol_row] * arrays.log_tenor[:, None]
     if FactorKind.VOL not in moving:
         vol = jnp.zeros_like(vol)
     if np.isfinite(vol_cap):
