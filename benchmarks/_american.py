@@ -16,7 +16,7 @@ from _peers import Peer
 from common import Figures
 
 from pmvar.kernels.american import american, as_put
-from pmvar.kernels.exercise_table import ExerciseTable, tabulated, tabulated_put_value
+from pmvar.kernels.exercise_table import ExerciseTable, tabulated
 from pmvar.types import PATH_TILE
 
 OPTIONS = 250
@@ -64,7 +64,7 @@ def _table(task: AmericanTask) -> ExerciseTable:
 
 @jax.jit
 def _value(table: ExerciseTable, log_spot: jax.Array, vol: jax.Array, sign: jax.Array) -> jax.Array:
-    value = tabulated_put_value(table, -sign * log_spot, vol)
+    value = table.value(-sign * log_spot, vol)
     return jnp.where(sign > 0, jnp.exp(log_spot), 1.0) * value
 
 

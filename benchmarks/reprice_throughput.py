@@ -3,8 +3,8 @@
 1,000 options × 12,288 scenarios, each option with its own forward and volatility in every scenario: expiries from one
 day after the horizon to two years, Student-t moves (4 degrees of freedom) and 32 extreme ones (prices ÷7 to ×7, vols ÷2
 to ×2). Peers get forwards and volatilities as arrays; pmvar its world, of log moves of forwards and of vols.
-American options, bonds and other payoffs have tasks of their own, see `_american`, `_bonds` and `_payoffs`; Bachelier
-prices and implied vols are arrays alone, see `_formulas`.
+American options, those on dividends, bonds and other payoffs have tasks of their own, see `_american`, `_dividends`,
+`_bonds` and `_payoffs`; Bachelier prices and implied vols are arrays alone, see `_formulas`.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import numpy as np
 from _american import american_accuracy, american_task, quantlib_american, shared_boundary
 from _bonds import bond_accuracy, bond_profit, bond_scenarios, bonds, moved, quantlib_bonds
 from _books import AS_OF, RATE, Book, make_book
+from _dividends import DividendTask, dividend_calls, dividend_difference, quantlib_dividend
 from _formulas import formula_calls, quotes
 from _payoffs import payoff_calls, payoff_quantlib, payoff_task
 from _peers import Task, jax_vmap, numba_parallel, numpy_scipy, quantlib_engine, quantlib_formula, torch_chunks
@@ -131,6 +132,14 @@ def measure(arguments: argparse.Namespace) -> Figures:
         add("quantlib_american", call, size)
     except ImportError:
         print("QuantLib is not installed: left out")
+    paying, n_paying = DividendTask(tiles * PATH_TILE), n_early // 20
+    for name, call in dividend_calls(paying).items():
+        add(name, call, paying.spot.size)
+    try:
+        call, size, _ = quantlib_dividend(paying, n_paying)
+        add("quantlib_dividend", call, size)
+    except ImportError:
+        print("QuantLib is not installed: left out")
     fixed = bonds(underlyings * each)
     add("bond", *block_path(bond_profit(fixed, bond_scenarios(tiles * PATH_TILE), Precision.FLOAT32)))
     try:
@@ -152,6 +161,8 @@ def measure(arguments: argparse.Namespace) -> Figures:
     figures |= accuracy(book, drawn, task)
     if "quantlib_american" in calls:
         figures |= american_accuracy(early, n_early)
+    if "quantlib_dividend" in calls:
+        figures |= dividend_difference(paying, n_paying)
     if "quantlib_bond" in calls:
         figures |= bond_accuracy(fixed)
     return figures | {"options": len(task.strike), "scenarios": tiles * PATH_TILE, "rounds": rounds}
@@ -189,7 +200,7 @@ def _table(timings: dict[str, Timing], sizes: dict[str, int]) -> Figures:
             figures[f"f32_over_{name}_f32"] = per["european_f32"] / per[f"{name}_f32"]
     if "quantlib" in per:
         figures["f32_over_quantlib"] = per["european_f32"] / per["quantlib"]
-    for name in ("american", "digital", "asian", "quanto", "barrier", "bond", "bachelier", "implied_vol"):
+    for name in ("american", "dividend", "digital", "asian", "quanto", "barrier", "bond", "bachelier", "implied_vol"):
         if f"quantlib_{name}" in per:
             figures[f"{name}_over_quantlib"] = per[name] / per[f"quantlib_{name}"]
     return figures

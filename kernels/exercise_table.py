@@ -33,6 +33,28 @@ class ExerciseTable(NamedTuple):
     root_time: Float[Array, " option"]
     """√T."""
 
+    def value(
+        self, log_moneyness: Float[Array, "option scenario"], vol: Float[Array, "option scenario"]
+    ) -> Float[Array, "option scenario"]:
+        """Value of American puts per unit of strike at m = ln(S/K) and `vol` per √year ≥ 0, in the dtype of the table.
+
+        A vol beyond the table's range is exercised by the boundary of the range's end, and otherwise taken as it is.
+        """
+        log_vol = jnp.log(jnp.maximum(vol, 1e-12))
+        v = jnp.clip((log_vol - self.centre[:, None]) / self.half_width[:, None], -1.0, 1.0)
+
+        def depth_at(place: Array | int) -> Float[Array, "option scenario"]:
+            total = jnp.zeros_like(v)
+            for power in reversed(range(VOL_NODES)):
+                total = total * v + self.coefficient[place, power, :, None]
+            return total
+
+        dtype = log_moneyness.dtype
+        root = jnp.asarray(quadrature(POINTS)[0], dtype)
+        return put_value(
+            self.terms, log_moneyness, vol * self.root_time[:, None], depth_at, root, unroll=dtype == jnp.float32
+        )
+
 
 def tabulated(
     rate: Float[Array, " option"],
@@ -66,27 +88,4 @@ def tabulated(
         centre,
         half_width,
         root_time,
-    )
-
-
-def tabulated_put_value(
-    table: ExerciseTable, log_moneyness: Float[Array, "option scenario"], vol: Float[Array, "option scenario"]
-) -> Float[Array, "option scenario"]:
-    """Value of American puts per unit of strike at m = ln(S/K) and `vol` per √year ≥ 0, in the dtype of `table`.
-
-    A vol beyond the table's range is exercised by the boundary of the range's end, and otherwise taken as it is.
-    """
-    log_vol = jnp.log(jnp.maximum(vol, 1e-12))
-    v = jnp.clip((log_vol - table.centre[:, None]) / table.half_width[:, None], -1.0, 1.0)
-
-    def depth_at(place: Array | int) -> Float[Array, "option scenario"]:
-        total = jnp.zeros_like(v)
-        for power in reversed(range(VOL_NODES)):
-            total = total * v + table.coefficient[place, power, :, None]
-        return total
-
-    dtype = log_moneyness.dtype
-    root = jnp.asarray(quadrature(POINTS)[0], dtype)
-    return put_value(
-        table.terms, log_moneyness, vol * table.root_time[:, None], depth_at, root, unroll=dtype == jnp.float32
     )

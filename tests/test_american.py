@@ -1,7 +1,5 @@
 """American options: QuantLib's engine, cited values, closed forms at the limits, slopes against bumps."""
 
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,7 +9,7 @@ import QuantLib as ql
 from pmvar.kernels.american import american, as_put
 from pmvar.kernels.black import normalised_black
 from pmvar.kernels.exercise_boundary import exercised_early, has_two_boundaries
-from pmvar.kernels.exercise_table import tabulated, tabulated_put_value
+from pmvar.kernels.exercise_table import ExerciseTable, tabulated
 
 BATCH = 512
 """All prices and slopes are compiled for this many options."""
@@ -290,7 +288,7 @@ def test_tabulated_boundaries_price_as_their_own(dtype, factor, tolerance):
     assert np.sqrt(np.mean(error**2)) <= 1e-6
 
 
-TABLE, VALUE = jax.jit(tabulated), jax.jit(tabulated_put_value)
+TABLE, VALUE = jax.jit(tabulated), jax.jit(ExerciseTable.value)
 
 
 def test_a_table_is_finite_beyond_its_range_in_float32():
@@ -305,7 +303,7 @@ def test_a_table_is_finite_beyond_its_range_in_float32():
     def slopes(m, vol):
         one, none = jnp.ones_like(m), jnp.zeros_like(m)
         along = jnp.stack([one, none]), jnp.stack([none, one])
-        return jax.vmap(lambda dm, dv: jax.jvp(partial(tabulated_put_value, cast), (m, vol), (dm, dv))[1])(*along)
+        return jax.vmap(lambda dm, dv: jax.jvp(cast.value, (m, vol), (dm, dv))[1])(*along)
 
     assert np.isfinite(np.asarray(VALUE(cast, m, vol))).all()
     assert np.isfinite(np.asarray(slopes(m, vol))).all()

@@ -54,6 +54,10 @@ def everything() -> dict[str, list[dict[str, Any]]]:
             {"underlying": name, "expiry": FAR, "strike": k, "implied_vol": 0.6 + k / 100} for k in (-4.5, 0.0, 10.0)
         ]
     found["market/spreads"] = [{"underlying": "ACME", "spread": 0.02}]
+    found["market/dividends"] = [
+        {"underlying": FURTHER["AMERICAN"]["underlying"], "ex_date": day, "amount": 10.0, "currency": "USD"}
+        for day in ("2025-02-01T00:00:00Z", "2025-02-20T00:00:00Z")
+    ]
     found["market/funding"] = [{"instrument_id": "PERPETUAL", "daily_rate": 3e-4}]
     return found
 

@@ -138,10 +138,9 @@ def test_pillars_of_the_past_and_missing_forwards_are_flagged(tmp_path: Path) ->
         rows["market/forwards"] = [
             r for r in rows["market/forwards"] if (r["underlying"], r["expiry"]) != ("ETH", NEAR)
         ]
-        rows["market/dividends"] = [{"underlying": "BTC", "ex_date": FAR, "amount": 1.0, "currency": "USD"}]
 
     flags = load(tmp_path, age).flags
-    for part in ("forwards of BTC: 1 expired", "vols of BTC: 1 rows of past", f"ETH for {NEAR}: forward", "dividends"):
+    for part in ("forwards of BTC: 1 expired", "vols of BTC: 1 rows of past", f"ETH for {NEAR}: forward"):
         assert any(part in flag for flag in flags), part
 
 

@@ -18,7 +18,7 @@ from pmvar.kernels.bachelier import implied_bachelier_deviation, normalised_bach
 from pmvar.kernels.black import normalised_black
 from pmvar.kernels.delta_one import carried_pnl, displaced_pnl, margined_pnl
 from pmvar.kernels.european import Bump, EuropeanState, EuropeanTerms, european_value
-from pmvar.kernels.exercise_table import ExerciseTable, tabulated, tabulated_put_value
+from pmvar.kernels.exercise_table import ExerciseTable, tabulated
 from pmvar.kernels.implied_vol import implied_total_deviation
 
 RATIO = np.array([1e-6, 1e-3, 0.5, 1 - 1e-9, 1.0, 1 + 1e-9, 2.0, 1e3, 1e6])
@@ -85,7 +85,7 @@ def tables() -> Callable[..., Array]:
     def value(m, vol) -> Array:
         cast: ExerciseTable = jax.tree.map(lambda x: x.astype(m.dtype), table)
         shape = (len(TIME), -1)
-        return tabulated_put_value(cast, m.reshape(shape), vol.reshape(shape)).reshape(-1)
+        return cast.value(m.reshape(shape), vol.reshape(shape)).reshape(-1)
 
     return value
 

@@ -20,9 +20,12 @@ from pmvar.market.curves import DiscountCurve, ForwardCurve
 from pmvar.market.fit_smile import Quotes
 from pmvar.market.fit_surface import Expiry, SurfaceFit, fit_surface
 from pmvar.market.price_scale import LOGNORMAL, PriceScale
-from pmvar.market.snapshot import MarketSnapshot, Quanto
+from pmvar.market.snapshot import Dividends, MarketSnapshot, Quanto
 from pmvar.market.surface import VolSlice, VolSurface
-from pmvar.types import DAY, FactorKind, SurfaceKind, factor_name
+from pmvar.types import DAY, SECONDS_PER_YEAR, FactorKind, SurfaceKind, factor_name
+
+LEAST_YIELD = -0.01
+"""Of a share, per year: where dividends leave less beside them, forwards seem not to carry them."""
 
 MAX_AGE = DAY
 """Oldest price or mark of one valuation date, in seconds before `as_of`."""
@@ -182,6 +185,50 @@ def _known(table: Table | None, column: str) -> dict[str, float]:
     return dict(zip(map(str, table["instrument_id"][rows]), table[column][rows].tolist(), strict=True))
 
 
+def _dividends(
+    table: Table | None,
+    spots: Table,
+    forwards: Mapping[str, ForwardCurve],
+    discounts: Mapping[str, DiscountCurve],
+    head: BookHead,
+    *,
+    problems: Problems,
+    notes: Notes,
+) -> dict[str, Dividends]:
+    found: dict[str, Dividends] = {}
+    if table is None:
+        return found
+    quoted = dict(zip(spots["name"].tolist(), spots["currency"].tolist(), strict=True))
+    unknown = np.array([u not in quoted for u in table["underlying"].tolist()], bool) & spots.complete
+    rule, fix = "the underlying has no price", "add it to market/spots"
+    table.reject(problems, unknown, column="underlying", rule=rule, fix=fix)
+    pairs = zip(table["underlying"].tolist(), table["currency"].tolist(), strict=True)
+    foreign = np.array([quoted.get(u, c) != c for u, c in pairs], bool)
+    rule, fix = "a dividend is in the currency that its share is quoted in", "convert the amount"
+    table.reject(problems, foreign, column="currency", rule=rule, fix=fix)
+    for underlying, rows in groups(table, "underlying").items():
+        rows = rows[np.argsort(table["ex_date"][rows])]
+        when, amount, curve = table["ex_date"][rows], table["amount"][rows], forwards.get(underlying)
+        if curve is None:
+            continue
+        whole = np.isin(np.arange(len(table)), rows[amount >= curve.at(when)])
+        rule, fix = "a dividend is less than the forward price", "write the amount per share, in the quote currency"
+        table.reject(problems, whole, column="amount", rule=rule, fix=fix)
+        found[underlying] = Dividends(when, amount)
+        discount, end = discounts.get(quoted.get(underlying, "")), curve.expiry[-1]
+        due = (when > head.as_of) & (when < end)
+        if discount is not None and due.any() and not whole.any():
+            years = (end - head.as_of) / SECONDS_PER_YEAR
+            paid = -float(np.sum(np.log1p(-amount[due] / curve.at(when[due])))) / years
+            held = -float(np.log(discount.discount_factor(end)) + curve.carry(end)) / years
+            left = held - paid
+            if left < LEAST_YIELD <= held:
+                notes.flags.append(
+                    f"forwards of {underlying} leave a yield of {left:.1%} beside its dividends: do they carry them?"
+                )
+    return found
+
+
 def _spreads(table: Table | None) -> dict[str, float]:
     """Issuer -> spread."""
     return {} if table is None else dict(zip(map(str, table["underlying"]), table["spread"].tolist(), strict=True))
@@ -200,7 +247,7 @@ def build_market(
     """The snapshot of `market/*`, or None where it cannot be had; all that is wrong goes to `problems`.
 
     A price of 0 or older than `max_price_age` and a vol of 0 are quarantined by factor; expired pillars,
-    forwards interpolated for a surface's expiry and unused dividends are flagged.
+    forwards interpolated for a surface's expiry are flagged, and those that seem to carry no dividends.
     """
     spots = tables.get("market/spots")
     if spots is None or not len(spots):
@@ -221,8 +268,9 @@ def build_market(
             forwards.reject(problems, unknown, column="underlying", rule=rule, fix=fix)
         discounts = _discounts(rates, head) if rates is not None else {}
         surfaces = _surfaces(vols, curves, head, problems=problems, notes=notes) if vols is not None else {}
-        if tables.get("market/dividends") is not None:
-            notes.flags.append("market/dividends is not used: forwards carry the dividends")
+        dividends = _dividends(
+            tables.get("market/dividends"), spots, curves, discounts, head, problems=problems, notes=notes
+        )
         return MarketSnapshot(
             as_of=head.as_of,
             base_currency=head.base_currency,
@@ -236,6 +284,7 @@ def build_market(
             quanto=_quanto(tables.get("market/quanto")),
             half_spread=_known(tables.get("market/liquidity"), "half_spread"),
             daily_volume=_known(tables.get("market/liquidity"), "daily_volume"),
+            dividends=dividends,
             funding=_known(tables.get("market/funding"), "daily_rate"),
             spread=_spreads(tables.get("market/spreads")),
             quarantined=dict(notes.quarantined),

@@ -24,6 +24,15 @@ class Quanto(NamedTuple):
     """Per √year."""
 
 
+class Dividends(NamedTuple):
+    """What one share pays its holders of the eve of each day; forwards have them deducted."""
+
+    ex_date: Float[np.ndarray, " dividend"]
+    """Epoch seconds, increasing."""
+    amount: Float[np.ndarray, " dividend"]
+    """In the share's quote currency, ≥ 0, below the forward to the day."""
+
+
 @dataclass(frozen=True)
 class MarketSnapshot:
     """Prices, curves and surfaces as of one instant. Assets, underlyings and currencies share one namespace.
@@ -55,6 +64,8 @@ class MarketSnapshot:
     """By issuer of bonds: continuous rate over the zero rates of the currency, per year; an issuer is no asset."""
     funding: Mapping[str, float] = field(default_factory=dict)
     """By perpetual: fraction of the notional that a long pays a short in a day, as expected over the horizon."""
+    dividends: Mapping[str, Dividends] = field(default_factory=dict)
+    """By underlying, where known; American options are exercised by them."""
     quanto: Mapping[tuple[str, str], Quanto] = field(default_factory=dict)
     """By (underlying, settlement currency)."""
     quarantined: Mapping[str, str] = field(default_factory=dict)

@@ -10,11 +10,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from pmvar.kernels.american_dividends import DividendTable
 from pmvar.kernels.bachelier import normalised_bachelier
 from pmvar.kernels.black import normalised_black
 from pmvar.kernels.delta_one import carried_pnl, displaced_pnl, margined_pnl
 from pmvar.kernels.european import Bump, EuropeanState, EuropeanTerms, european_value, smile_vol
-from pmvar.kernels.exercise_table import ExerciseTable, tabulated_put_value
+from pmvar.kernels.exercise_table import ExerciseTable
 from pmvar.kernels.smile import hats
 from pmvar.valuation.fitted_smile import FittedSmile
 from pmvar.valuation.world import World
@@ -153,18 +154,21 @@ class EuropeanBlock(Block):
 
 
 class AmericanBlock(Block):
-    """American options on a spot or a future, settled in their quote currency, each as a put: see `as_put`."""
+    """American options on a spot or a future, settled in their quote currency, each as a put: see `as_put`.
+
+    With dividends on given days all are on the forward, see `american_dividends`.
+    """
 
     smile: Smile | FittedSmile
-    table: ExerciseTable
-    """Boundaries of the time left at the horizon."""
-    table_by_rate: ExerciseTable
+    table: ExerciseTable | DividendTable
+    """Early exercise in the time left at the horizon."""
+    table_by_rate: ExerciseTable | DividendTable
     """Derivative of `table` by the zero rate, forwards held: rate and yield move alike."""
     scale: Float[Array, " option"]
     """Base currency: contract size × settlement price × strike of puts, × price of what calls are on at the horizon
     if nothing moves."""
     log_moneyness: Float[Array, " option"]
-    """ln(S/K) at the horizon if nothing moves."""
+    """ln(S/K), on the forward ln(F/K), at the horizon if nothing moves."""
     sign: Float[Array, " option"]
     """+1 call, −1 put."""
     today: Float[Array, " option"]
@@ -197,7 +201,7 @@ class AmericanBlock(Block):
     ) -> Float[Array, "option scenario"]:
         """Per unit of strike, at log-moneyness `m` and a zero rate `rate` above today's."""
         shifted = jax.tree.map(lambda x, slope: x + rate.astype(x.dtype) * slope, self.table, self.table_by_rate)
-        return tabulated_put_value(cast(shifted, m.dtype), m, vol)
+        return cast(shifted, m.dtype).value(m, vol)
 
     def profit(
         self, put: Float[Array, "option scenario"], world: World, bump: Bump

@@ -21,6 +21,7 @@ from pmvar.types import (
     factor_name,
 )
 from pmvar.valuation.bonds import unmoved, unpayable
+from pmvar.valuation.dividends import drops
 from pmvar.valuation.today import american_rates
 
 
@@ -111,6 +112,8 @@ def _unexercisable(instruments: Instruments, i: int, market: MarketSnapshot, sta
     name = instruments.instrument_id[i]
     if instruments.settlement[i] != Settlement.LINEAR:
         return f"{name} is an American option that settles in its underlying, which is not priced"
+    if len(drops(instruments, i, market)):
+        return ""
     rate, held = american_rates(instruments, i, market, start)
     one, other = (held, rate) if instruments.put_call[i] == PutCall.CALL else (rate, held)
     if not has_two_boundaries(jnp.asarray(one), jnp.asarray(other)):

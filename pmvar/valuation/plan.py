@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from pmvar.instruments import Instruments, variance_time
+from pmvar.kernels.american_dividends import DividendTable, dividend_table
 from pmvar.kernels.european import Bump, EuropeanTerms
 from pmvar.kernels.exercise_table import ExerciseTable, tabulated
 from pmvar.kernels.smile import NODES
@@ -45,10 +46,11 @@ from pmvar.valuation.blocks import (
 )
 from pmvar.valuation.bonds import bond_block
 from pmvar.valuation.cash_flows import cash_flows, curve_factors
+from pmvar.valuation.dividends import NEVER, paying
 from pmvar.valuation.fitted_smile import FittedSmile
 from pmvar.valuation.missing import missing
 from pmvar.valuation.payoffs import Listed, digital_block, quanto_block
-from pmvar.valuation.today import Product, american_rates, local, terms_today
+from pmvar.valuation.today import Product, Terms, american_rates, early_exercise, local, terms_today
 from pmvar.valuation.world import Layout, Slice
 
 BLOCK = 256
@@ -402,25 +404,36 @@ def _displaced(context: Context, columns: Sequence[int]) -> Iterator[Placed]:
 
 
 def _american(context: Context, columns: Sequence[int]) -> Iterator[Placed]:
-    return _optioned(context, columns, _american_block)
+    pays = paying(context.instruments.take(np.array(columns, np.int64)), context.market)
+    for dividends in (False, True):
+        own = [i for i, it_pays in zip(columns, pays, strict=True) if it_pays == dividends]
+        yield from _optioned(context, own, partial(_american_block, dividends=dividends))
 
 
-def _american_block(context: Context, options: Options, filled: np.ndarray, *, groups: int) -> AmericanBlock:
-    """A block of `BLOCK` options; `groups` of one underlying each, or 0 for flat smiles."""
+def _american_block(
+    context: Context, options: Options, filled: np.ndarray, *, groups: int, dividends: bool
+) -> AmericanBlock:
+    """A block of `BLOCK` options; `groups` of one underlying each, or 0 for flat smiles. All or none have `drops`."""
     table, market, layout = context.instruments, context.market, context.layout
     end, expiry = layout.scenarios.horizon_end, table.expiry[filled]
     rate, held = np.array([american_rates(table, i, market, end) for i in filled.tolist()]).T
     time = np.maximum(expiry - end, 0.0) / SECONDS_PER_YEAR
-    price = context.forward[filled] * np.exp(-(rate - held) * time)
+    price = context.forward[filled] * np.exp(0.0 if dividends else -(rate - held) * time)
     call, strike = table.put_call[filled] == PutCall.CALL, table.strike[filled]
     reach = np.exp(min(layout.scenarios.vol_cap, REACH))
     at_node = options.vol_at_node[filled]
-    tables, by_rate = _exercise_tables(
-        *(jnp.asarray(x) for x in (np.where(call, held, rate), np.where(call, rate, held), time)),
-        *(jnp.asarray(x) for x in (at_node.min(axis=1) / reach, at_node.max(axis=1) * reach)),
-    )
     terms = terms_today(table.take(filled), market)
-    today, by = local(terms, product=Product(Kind.OPTION, linear=True, american=True))
+    lowest, highest = at_node.min(axis=1) / reach, at_node.max(axis=1) * reach
+    if dividends:
+        # What fills up is spared its ex-dates.
+        real = np.isin(np.arange(len(filled)), np.unique(filled, return_index=True)[1])
+        terms = terms._replace(dividends=jnp.where(real[:, None, None], terms.dividends, jnp.array([NEVER, 0.0])))
+        clock = np.full(len(filled), (end - market.as_of) / SECONDS_PER_YEAR)
+        tables, by_rate = _dividend_tables(terms, *map(jnp.asarray, (clock, rate, lowest, highest)))
+    else:
+        puts = np.where(call, held, rate), np.where(call, rate, held)
+        tables, by_rate = _exercise_tables(*map(jnp.asarray, (*puts, time, lowest, highest)))
+    today, by = local(terms, product=Product(Kind.OPTION, linear=True, american=True, dividends=dividends))
     slices, bases = context.rows(filled)
     return AmericanBlock(
         smile=_smile(context, options, filled, slices, groups=groups),
@@ -450,6 +463,23 @@ def _exercise_tables(
     return jax.jvp(
         lambda shift: tabulated(rate + shift, held + shift, time, lowest, highest), (jnp.zeros(()),), (jnp.ones(()),)
     )
+
+
+@jax.jit
+def _dividend_tables(
+    terms: Terms,
+    clock: Float[Array, " option"],
+    rate: Float[Array, " option"],
+    lowest: Float[Array, " option"],
+    highest: Float[Array, " option"],
+) -> tuple[DividendTable, DividendTable]:
+    """Tables of what is left at `clock`, in years from today, and their derivative by the rate, forwards held."""
+
+    def table(shift: Array) -> DividendTable:
+        time = jnp.maximum(terms.time - clock, 0.0)
+        return dividend_table(early_exercise(terms, clock, rate + shift), time, lowest, highest)
+
+    return jax.jvp(table, (jnp.zeros(()),), (jnp.ones(()),))
 
 
 def _payoff(context: Context, columns: Sequence[int], *, block: Callable[[Listed], Block]) -> Iterator[Placed]:

@@ -13,6 +13,7 @@ from jaxtyping import Array, ArrayLike, Float
 
 from pmvar.instruments import Instruments
 from pmvar.kernels.american import american
+from pmvar.kernels.american_dividends import EarlyExercise, american_on_dividends
 from pmvar.kernels.average import average_price, earlier_share, exponential_mean, window_variance
 from pmvar.kernels.bachelier import normalised_bachelier
 from pmvar.kernels.barrier import BarrierTerms, barrier_price
@@ -36,6 +37,7 @@ from pmvar.types import (
     factor_name,
 )
 from pmvar.valuation.cash_flows import bond_terms, key_rates
+from pmvar.valuation.dividends import all_drops
 
 AMERICANS = 256
 """American prices that are computed together: each has a boundary of its own, which takes 30 kB."""
@@ -67,6 +69,8 @@ class Terms(NamedTuple):
     time: Float[Array, " instrument"]
     flows: Float[Array, "instrument flow 3"]
     """Of bonds: amount, years from today and rate of each payment; of other tables, none."""
+    dividends: Float[Array, "instrument dividend 2"]
+    """Of American options, see `all_drops`."""
     shift: Float[Array, " instrument"]
     """Of the underlying's `PriceScale`: 0 of a lognormal one."""
     bachelier: Float[Array, " instrument"]
@@ -101,6 +105,7 @@ class Product(NamedTuple):
     linear: bool
     american: bool
     bachelier: bool = False
+    dividends: bool = False
 
 
 class Moves(NamedTuple):
@@ -187,6 +192,36 @@ def moneyness(terms: Terms, bachelier: bool) -> Float[Array, "..."]:
     return jnp.log((terms.strike + terms.shift) / (terms.forward + terms.shift))
 
 
+def early_exercise(terms: Terms, clock: Float[Array, " option"], rate: Float[Array, " option"]) -> EarlyExercise:
+    """What exercise pays from `clock` years on, under the zero rate `rate` from then to the expiry.
+
+    Beside the dividends forwards grow evenly from today to the expiry.
+    """
+    when, drop = terms.dividends[:, :, 0], terms.dividends[:, :, 1]
+    time, gone = _positive(terms.time - clock), when <= clock[:, None]
+    even = (terms.rate - terms.dividend_yield) * terms.time + jnp.sum(drop, axis=1)
+    alive, lived = time > 0, terms.time > 0
+    share = (when - clock[:, None]) / jnp.where(alive, time, 1.0)[:, None]
+    return EarlyExercise(
+        sign=terms.sign,
+        total_rate=rate * time,
+        carry=even * time / jnp.where(lived, terms.time, 1.0),
+        when=jnp.clip(jnp.where(alive[:, None], share, 1.0), 0.0, 1.0),
+        drop=jnp.where(gone, 0.0, drop),
+        missed=jnp.where(terms.sign > 0, jnp.sum(jnp.where(gone, drop, 0.0), axis=1), 0.0),
+    )
+
+
+def _american_on_dividends(terms: Terms, m: Moves) -> Float[Array, " option"]:
+    """As `_american`, of one dimension."""
+    clock, forward = jnp.broadcast_to(m.clock, terms.time.shape), terms.forward * jnp.exp(m.log_spot)
+    deviation = _positive(terms.vol + m.vol) * _root(_positive(terms.time - clock))
+    log_moneyness = terms.sign * jnp.log(terms.strike / forward)
+    price = american_on_dividends(log_moneyness, deviation, early_exercise(terms, clock, terms.rate + m.rate))
+    unit = jnp.where(terms.sign > 0, forward, terms.strike)
+    return terms.units * terms.settlement * jnp.exp(m.log_settlement) * unit * price
+
+
 def _american(terms: Terms, m: Moves) -> Float[Array, "..."]:
     """Forwards stand when the clock or the rate moves, as for a European option: S = F·e^(−(r − q)τ)."""
     time, carry = _positive(terms.time - m.clock), terms.rate - terms.dividend_yield
@@ -225,6 +260,8 @@ def _bond(terms: Terms, m: Moves) -> Float[Array, "..."]:
 def _value(product: Product, terms: Terms, m: Moves) -> Float[Array, "..."]:
     kind = product.kind
     if kind is Kind.OPTION:
+        if product.dividends:
+            return _american_on_dividends(terms, m)
         return _american(terms, m) if product.american else _option(terms, product, m)
     if kind is Kind.BOND:
         return _bond(terms, m)
@@ -261,8 +298,8 @@ def _along(
 def american_rates(instruments: Instruments, i: int, market: MarketSnapshot, start: float) -> tuple[float, float]:
     """Zero rate and yield of American option `i` from `start` (epoch seconds) to its expiry, per year; 0 once expired.
 
-    The yield is what forwards say of dividends, r − ln(F(T)/F(start))/(T − start): those on a few days are spread
-    evenly. Of an option on a future, which costs nothing to hold, it is the rate.
+    The yield is what forwards say of dividends, r − ln(F(T)/F(start))/(T − start), spread evenly; `early_exercise`
+    tells those of `market/dividends` apart. Of an option on a future, which costs nothing to hold, it is the rate.
     """
     expiry = float(instruments.expiry[i])
     ends, year = np.array([start, expiry]), (expiry - start) / SECONDS_PER_YEAR
@@ -335,6 +372,7 @@ def terms_today(instruments: Instruments, market: MarketSnapshot) -> Terms:
     flows = bond_terms(instruments.take(bonds), market) if len(bonds) else np.zeros((0, 0, 3))
     out["flows"] = np.zeros((n, *flows.shape[1:]))
     out["flows"][bonds] = flows
+    out["dividends"] = all_drops(instruments, market)
     return Terms(**{name: jnp.asarray(column) for name, column in out.items()})
 
 
@@ -422,7 +460,8 @@ def _under(
     for rows, product in _products(instruments, terms):
         # Indexed by NumPy: a gather on the device costs a hundred times as much.
         # What other products have for payments is not looked at: one number, so that all columns are alike.
-        own = terms if product.kind is Kind.BOND else terms._replace(flows=terms.units)
+        unused = {"flows": product.kind is not Kind.BOND, "dividends": not product.dividends}
+        own = terms._replace(**{name: terms.units for name, is_unused in unused.items() if is_unused})
         some = [np.asarray(t)[rows, None] for t in own]
         at, by = ([m[rows] for m in each] for each in (full, rates))
         if product.american:
@@ -432,7 +471,9 @@ def _under(
     return out
 
 
-def _moved(some: Columns, at: Columns, by: Columns, product: Product) -> Float[np.ndarray, "*shape"]:
+def _moved(
+    some: Sequence[np.ndarray], at: Columns, by: Columns, product: Product
+) -> Float[np.ndarray, "*shape"]:
     terms, moves, along = (tuple(map(jnp.asarray, columns)) for columns in (some, at, by))
     return np.asarray(_moved_on_device(Terms(*terms), Moves(*moves), Moves(*along) if by else None, product=product))
 
@@ -444,12 +485,17 @@ def _moved_on_device(terms: Terms, moves: Moves, along: Moves | None, *, product
     return jax.jvp(lambda m: _value(product, terms, m), (moves,), (along,))[1]
 
 
-def _one_by_one(some: Columns, at: Columns, by: Columns, product: Product) -> Float[np.ndarray, "instrument scenario"]:
+def _one_by_one(
+    some: Sequence[np.ndarray], at: Columns, by: Columns, product: Product
+) -> Float[np.ndarray, "instrument scenario"]:
     """`_moved` where every price takes much memory, `AMERICANS` of them at a time."""
     shape, n = at[0].shape, at[0].size
     # Whole chunks, the first price again as padding: one shape is compiled.
     place = np.pad(np.arange(n), (0, -n % AMERICANS))
-    flat = [[np.broadcast_to(x, shape).ravel() for x in columns] for columns in (some, at, by)]
+    flat = [
+        [np.broadcast_to(x, shape + x.shape[2:]).reshape(-1, *x.shape[2:]) for x in columns]
+        for columns in (some, at, by)
+    ]
     parts = []
     for start in range(0, len(place), AMERICANS):
         one, two, three = ([x[place[start : start + AMERICANS]] for x in columns] for columns in flat)
@@ -468,8 +514,8 @@ def _padded(terms: Terms, product: Product) -> Terms:
 def _products(instruments: Instruments, terms: Terms) -> Iterator[tuple[np.ndarray, Product]]:
     """Rows that one formula values together, at most `AMERICANS` of American options, and their product."""
     columns = (instruments.formula, instruments.settlement, instruments.exercise)
-    bachelier = np.asarray(terms.bachelier) > 0
-    products = np.array([f"{k} {s} {e} {b}" for k, s, e, b in zip(*columns, bachelier, strict=True)])
+    bachelier, paying = np.asarray(terms.bachelier) > 0, np.max(np.asarray(terms.dividends)[..., 1], axis=1) > 0
+    products = np.array([f"{k} {s} {e} {b} {d}" for k, s, e, b, d in zip(*columns, bachelier, paying, strict=True)])
     for name in np.unique(products):
         rows = np.flatnonzero(products == name)
         first = rows[0]
@@ -478,6 +524,7 @@ def _products(instruments: Instruments, terms: Terms) -> Iterator[tuple[np.ndarr
             instruments.settlement[first] != Settlement.INVERSE,
             instruments.exercise[first] == Exercise.AMERICAN,
             bool(bachelier[first]),
+            bool(paying[first]),
         )
         most = AMERICANS if product.american else len(rows)
         for start in range(0, len(rows), most):
