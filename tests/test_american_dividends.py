@@ -218,6 +218,18 @@ def test_limits_are_finite_in_value_and_slope(dtype: type) -> None:
         assert np.all(np.asarray(value) >= np.maximum(paid, 0) - 1e-6 * np.exp(np.abs(now)))
 
 
+def test_single_against_double_precision_on_a_million_points() -> None:
+    """1e-6 of max(1, e^m), the float32 inputs taken as they are."""
+    a = Case(6, most=4)
+    made = TABLE(a.terms(), *map(jnp.asarray, (a.time, a.vol / 8, a.vol * 8)))
+    single = jax.tree.map(lambda x: x.astype(jnp.float32), made)
+    m = jnp.linspace(-3, 3, 4096, dtype=jnp.float32)[None].repeat(N, 0)
+    for factor in (0.1, 0.5, 1.0, 5.0):
+        vol = jnp.full_like(m, factor) * jnp.asarray(a.vol[:, None], jnp.float32)
+        exact, found = VALUE(made, m.astype(float), vol.astype(float)), VALUE(single, m, vol)
+        assert np.max(np.abs(np.asarray(found) - np.asarray(exact)) / np.maximum(1, np.exp(m))) <= 1e-6
+
+
 EX = AS_OF + DAY * np.array([-30.0, 1.0, 30.0, 120.0, 210.0, 300.0, 900.0])
 """One past, one inside the horizon, one after every option has expired."""
 PAID = {"STK": Dividends(EX, np.full(7, 0.6)), "OIL": Dividends(EX, np.full(7, 0.6))}
