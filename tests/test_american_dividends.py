@@ -23,7 +23,7 @@ from pmvar.types import Greek, Precision
 from pmvar.valuation.exposure import block_exposure
 from pmvar.valuation.today import STILL, terms_today, values_and_greeks, values_under
 from tests.books import FAR, problems_of, small_book, small_rows
-from tests.markets import AS_OF, DAY, YEAR, portfolio
+from tests.markets import AS_OF, DAY, YEAR, flat_rate, portfolio
 from tests.test_american_books import AMERICAN, HORIZON, displaced, drawn, held, market, profit, terms_in
 
 __all__ = ["drawn"]  # a fixture
@@ -315,6 +315,23 @@ def test_greeks_against_differences() -> None:
         assert np.max(np.abs(own - slope * unit) / scale) <= 2e-2, name
     gamma = np.sum([s.value for s in found if s.greek is Greek.GAMMA], axis=0)
     assert np.isfinite(gamma).all() and np.min(gamma) >= -1e-2
+
+
+@pytest.mark.parametrize(("cash", "refused"), [(0.02, False), (0.6, True)])
+def test_two_boundaries_beside_the_dividends_are_refused(drawn: ScenarioSet, cash: float, refused: bool) -> None:
+    """A put under r = −1%: forwards that yield .5% leave less than r beside dividends of 4%, not beside small ones."""
+    name = "STK-400-1.0-put"
+    one = AMERICAN.take(np.array([list(AMERICAN.instrument_id).index(name)]))
+    curve = market().forwards["STK"]
+    flat = replace(curve, forward=50.0 * np.exp(-0.015 * (curve.expiry - AS_OF) / YEAR))
+    where = market(
+        forwards={**market().forwards, "STK": flat}, discounts={"USD": flat_rate(-0.01)},
+        dividends={"STK": Dividends(EX, np.full(7, cash))},
+    )  # fmt: skip
+    pnl = pmvar.reprice(held(one), where, drawn)
+    assert bool(pnl.plan.unpriced) == refused
+    if refused:
+        assert "two boundaries" in pnl.plan.unpriced[0]
 
 
 def test_margins_do_not_depend_on_neighbours(drawn: ScenarioSet) -> None:

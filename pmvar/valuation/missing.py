@@ -11,6 +11,7 @@ from pmvar.market.snapshot import MarketSnapshot
 from pmvar.scenarios.scenario_set import ScenarioSet
 from pmvar.types import (
     OPTION_KINDS,
+    SECONDS_PER_YEAR,
     BarrierType,
     Exercise,
     FactorKind,
@@ -112,9 +113,12 @@ def _unexercisable(instruments: Instruments, i: int, market: MarketSnapshot, sta
     name = instruments.instrument_id[i]
     if instruments.settlement[i] != Settlement.LINEAR:
         return f"{name} is an American option that settles in its underlying, which is not priced"
-    if len(drops(instruments, i, market)):
-        return ""
-    rate, held = american_rates(instruments, i, market, start)
+    paid = drops(instruments, i, market)
+    rate, held = american_rates(instruments, i, market, market.as_of if len(paid) else start)
+    if len(paid):
+        # Beside the dividends. Rounded as there.
+        year = (instruments.expiry[i] - market.as_of) / SECONDS_PER_YEAR
+        held = round(held - float(paid[:, 1].sum()) / year, 12)
     one, other = (held, rate) if instruments.put_call[i] == PutCall.CALL else (rate, held)
     if not has_two_boundaries(jnp.asarray(one), jnp.asarray(other)):
         return ""
