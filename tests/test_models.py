@@ -197,9 +197,9 @@ def test_rounding_of_a_singular_matrix_is_forgiven_and_keeps_unit_variance():
 @pytest.mark.parametrize(
     ("change", "rule"),
     [
-        ({"name": "A"}, "named <underlying>:spot, :vol, :skew, :curvature, :spread"),
-        ({"name": ":spot"}, "named <underlying>:spot, :vol, :skew, :curvature, :spread"),
-        ({"name": "A:basis.2025"}, "named <underlying>:spot, :vol, :skew, :curvature, :spread"),
+        ({"name": "A"}, "named <underlying>:spot, :vol, :term, :skew, :curvature, :spread"),
+        ({"name": ":spot"}, "named <underlying>:spot, :vol, :term, :skew, :curvature, :spread"),
+        ({"name": "A:basis.2025"}, "named <underlying>:spot, :vol, :term, :skew, :curvature, :spread"),
         ({"volatility": -0.1}, "volatility of A:vol must be finite and ≥ 0"),
         ({"volatility": np.nan}, "volatility of A:vol must be finite and ≥ 0"),
         ({"volatility": np.inf}, "volatility of A:vol must be finite and ≥ 0"),
