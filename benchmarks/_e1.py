@@ -12,7 +12,7 @@ import numpy as np
 from _books import Book, make_book
 
 import pmvar
-from pmvar.risk.accounts import account_blocks, block_loss
+from pmvar.risk.accounts import account_blocks, block_height, block_loss
 from pmvar.risk.measure import Measured, measure_losses
 from pmvar.types import Precision, Sampling
 from pmvar.valuation.store import TileStore
@@ -71,7 +71,8 @@ def run_e1(
     store = TileStore(pnl, memory_bytes=8e9)
     lap("reprice")
     found: list[Measured] = []
-    blocks = list(account_blocks(book.portfolio.quantity, np.arange(book.portfolio.n_accounts)))
+    everyone = np.arange(book.portfolio.n_accounts)
+    blocks = list(account_blocks(book.portfolio.quantity, everyone, block_height(n_scenarios)))
     for block in blocks:
         loss = block_loss(block, store)
         lap("aggregate")

@@ -17,7 +17,7 @@ from _e1 import FULL, LEVEL, QUICK, e1_book, run_e1
 from common import Figures, benchmark, paired
 
 import pmvar
-from pmvar.risk.accounts import account_blocks, block_loss
+from pmvar.risk.accounts import account_blocks, block_height, block_loss
 from pmvar.risk.measure import measure_losses
 from pmvar.types import Precision, Sampling
 from pmvar.valuation.store import TileStore
@@ -59,7 +59,8 @@ def results_on(device: Any, book: Book, n_scenarios: int, precision: Precision) 
         pnl = pmvar.reprice(book.portfolio, book.market, scenarios, precision=precision)
         tiles = [np.asarray(tile)[pnl.row] for tile in pnl]
         store = TileStore(pnl, memory_bytes=8e9)
-        blocks = list(account_blocks(book.portfolio.quantity, np.arange(book.portfolio.n_accounts)))
+        everyone = np.arange(book.portfolio.n_accounts)
+        blocks = list(account_blocks(book.portfolio.quantity, everyone, block_height(n_scenarios)))
         losses = [block_loss(block, store)[:] for block in blocks]
     shortfalls = []
     for loss in losses:

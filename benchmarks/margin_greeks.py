@@ -11,7 +11,7 @@ from _books import make_book
 from common import Figures, benchmark, paired
 
 import pmvar
-from pmvar.risk.accounts import account_blocks
+from pmvar.risk.accounts import account_blocks, block_height
 from pmvar.risk.gradient import gradients, market_factors
 from pmvar.risk.measure import BlockTail, measure_block
 from pmvar.types import Measure
@@ -29,7 +29,7 @@ def measure(arguments: argparse.Namespace) -> Figures:
         book.market,
         pmvar.simulate(book.model, book.market, seed=1, n_scenarios=scenarios),
     )
-    blocks = list(account_blocks(book.portfolio.quantity, np.arange(accounts)))
+    blocks = list(account_blocks(book.portfolio.quantity, np.arange(accounts), block_height(scenarios)))
     factors = market_factors(book.portfolio.instruments, pnl)
 
     def forward() -> list[BlockTail]:

@@ -21,7 +21,7 @@ from _mixed import GHS, GHS_EXACT, HORIZON_DAYS, SEED, UNDERLYINGS, ghs_book, mi
 from common import Figures, benchmark
 
 import pmvar
-from pmvar.risk.accounts import account_blocks
+from pmvar.risk.accounts import account_blocks, block_height
 from pmvar.risk.measure import measure_block
 from pmvar.risk.tail import interval_half_width
 from pmvar.scenarios.draws import n_replicates
@@ -49,7 +49,7 @@ def measured(
         book.model, book.market, seed=seed, n_scenarios=n, horizon=horizon, sampling=sampling, drift=drift
     )
     store = TileStore(pmvar.reprice(book.portfolio, book.market, scenarios), memory_bytes=8e9)
-    blocks = list(account_blocks(book.portfolio.quantity, np.arange(book.portfolio.n_accounts)))
+    blocks = list(account_blocks(book.portfolio.quantity, np.arange(book.portfolio.n_accounts), block_height(n)))
     out = np.zeros((len(levels), 4, book.portfolio.n_accounts))
     for found, level in zip(out, levels, strict=True):
         for block in blocks:

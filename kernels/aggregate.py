@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 from jax.lax import bitcast_convert_type
@@ -13,27 +15,28 @@ LANES = 4
 MOST_LANES = 32
 """Positions added per call, unrolled; accounts with more loop over calls, so that bits do not depend on the width."""
 
-ACCOUNT_HEIGHTS = (32, 128, 512)
+ACCOUNT_HEIGHTS = (32, 128, 512, 2048, 4096)
 """Accounts in one call: the canonical heights of the kernel."""
 
-ACCOUNT_BLOCK = ACCOUNT_HEIGHTS[-1]
-"""Most accounts in one call."""
 
-
-@jax.jit
+@partial(jax.jit, static_argnames="first", donate_argnames="loss", keep_unused=True)
 def add_positions(
-    loss: Float[Array, "strip account path"] | None,
+    loss: Float[Array, "strip account path"],
     pnl: Float[Array, "strip instrument path"],
     column: Int[Array, "account lane"],
     quantity: Float[Array, "account lane"],
+    *,
+    first: bool,
 ) -> Float[Array, "strip account path"]:
-    """`loss` (None: nothing yet) minus the P&L of each account's next positions; padding has quantity 0 and any valid
-    column.
+    """`loss` (nothing, if these are the first) minus the P&L of each account's next positions; padding has quantity 0
+    and any valid column.
 
-    A strip is some neighbouring scenarios of all instruments, few enough to stay in cache while all accounts read it.
+    A strip is some neighbouring scenarios of all instruments, few enough to stay in cache while all accounts read it:
+    the more accounts, the less often it comes from memory. The result takes the place of `loss`, which is gone: the
+    pages of fresh memory cost more than the sums.
     """
-    if loss is None:
-        loss = jnp.zeros((pnl.shape[0], column.shape[0], pnl.shape[2]), quantity.dtype)
+    if first:
+        loss = jnp.zeros_like(loss)
     integer = jnp.int32 if loss.dtype == jnp.float32 else jnp.int64
     nothing = (column[0, 0] >> 31).astype(integer)
     for lane in range(column.shape[1]):

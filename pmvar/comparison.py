@@ -14,7 +14,7 @@ from pmvar.methods.span.default import weighted_quantile
 from pmvar.methods.strategies import strategies
 from pmvar.portfolio import Portfolio
 from pmvar.report.comparison_report import AccountGrid, ComparisonReport
-from pmvar.risk.accounts import AccountBlock, account_blocks, block_loss
+from pmvar.risk.accounts import AccountBlock, account_blocks, block_height, block_loss
 from pmvar.risk.exceedance import exceedance
 from pmvar.risk.result import MarginResult
 from pmvar.risk.rules import MarginRules
@@ -84,7 +84,8 @@ def _measured(
     for method in methods:
         found.append(method(portfolio))
         advance()
-    return report, found, store, list(account_blocks(portfolio.quantity, live))
+    height = block_height(store.n_scenarios)
+    return report, found, store, list(account_blocks(portfolio.quantity, live, height))
 
 
 def _drawn(report: MarginResult, found: Sequence[MethodMargin]) -> list[int]:

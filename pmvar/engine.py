@@ -19,7 +19,7 @@ from pmvar.models.at_volatility import VOLATILITY, under
 from pmvar.models.specification import ModelSpecification
 from pmvar.portfolio import Portfolio
 from pmvar.report.margin_report import MarginReport
-from pmvar.risk.accounts import AccountBlock, account_blocks, block_loss
+from pmvar.risk.accounts import LOSS_BYTES, AccountBlock, account_blocks, block_height, block_loss
 from pmvar.risk.add_ons import NO_LIST, AddOn, add_on_table, close_out_add_ons, stress_add_on
 from pmvar.risk.anti_procyclicality import STRESSED_WEIGHT, Protected, Protection, protection
 from pmvar.risk.close_out import CloseOut, close_out, cost
@@ -89,6 +89,8 @@ class Priced:
     stress_profit: Float[np.ndarray, "instrument entry"]
     """Of one contract."""
     factors: Sequence[MarketFactor]
+    height: int
+    """Accounts of a block."""
     withheld: Mapping[str, str]
     """Account -> reason."""
     last_good: Mapping[str, float]
@@ -107,11 +109,13 @@ def price_all(
     charged: Charged | None = None,
     detail: Detail = Detail.GREEKS,
     memory_bytes: float | None = None,
+    loss_bytes: float = LOSS_BYTES,
     progress: Progress = quiet,
     log: Callable[[str], None] = lambda text: None,
 ) -> Priced:
     """All that `account_tables` needs, computed once; arguments and errors are those of `margin_report`. `beside` is
-    P&L under other models, by name; `log` is told where a device's memory made it go in smaller steps."""
+    P&L under other models, by name; `loss_bytes` may be taken by the losses of accounts; `log` is told where a device's
+    memory made it go in smaller steps."""
     scenarios = pnl.scenarios
     if scenarios.n_scenarios * rules.least_tail < LEAST_TAIL:
         least = int(np.ceil(LEAST_TAIL / rules.least_tail))
@@ -149,6 +153,7 @@ def price_all(
         entries,
         _stress_profit(portfolio, pnl, stress, log),
         market_factors(portfolio.instruments, pnl) if detail is Detail.GREEKS else (),
+        block_height(scenarios.n_scenarios, loss_bytes),
         withheld,
         last_good or {},
         charged or {},
@@ -172,7 +177,7 @@ def account_tables(
     portfolio = priced.portfolio if rows is None else priced.portfolio.accounts(rows)
     out = {**priced.withheld, **(withheld or {})}
     live = _live(portfolio, out)
-    blocks = list(account_blocks(portfolio.quantity, live))
+    blocks = list(account_blocks(portfolio.quantity, live, priced.height))
     advance = counter(progress, "accounts", len(live))
     measured: list[BlockMeasure] = []
     for block in blocks:

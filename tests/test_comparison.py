@@ -45,7 +45,7 @@ def test_exceedance_is_a_weighted_share_and_mean() -> None:
     loss = -(portfolio.quantity @ tiles)
     rng = np.random.default_rng(5)
     margin = np.stack([np.zeros(10), np.quantile(loss, 0.97, axis=1), rng.uniform(0, 1e5, 10), np.full(10, 1e12)])
-    blocks = list(account_blocks(portfolio.quantity, np.arange(10)))
+    blocks = list(account_blocks(portfolio.quantity, np.arange(10), 32))
     found = exceedance(blocks, store, margin)
     for m, limits in enumerate(margin):
         over = loss - limits[:, None]
@@ -54,7 +54,7 @@ def test_exceedance_is_a_weighted_share_and_mean() -> None:
         np.testing.assert_allclose(found.uncovered[m], (np.maximum(over, 0) * drawn.weight).mean(axis=1), rtol=1e-6)
     assert not found.probability[3].any() and np.all(found.probability[0] > 0.2)
     # Of an account nothing depends on the others.
-    few = exceedance(list(account_blocks(portfolio.quantity, np.array([2, 7]))), store, margin)
+    few = exceedance(list(account_blocks(portfolio.quantity, np.array([2, 7]), 32)), store, margin)
     np.testing.assert_array_equal(few.probability[:, [2, 7]], found.probability[:, [2, 7]])
     np.testing.assert_array_equal(few.uncovered[:, [2, 7]], found.uncovered[:, [2, 7]])
     assert not np.delete(few.probability, [2, 7], axis=1).any()

@@ -91,7 +91,7 @@ def measured(portfolio: Portfolio, market: MarketSnapshot, drawn: ScenarioSet, m
     """One measure of each account."""
     store = TileStore(pmvar.reprice(portfolio, market, drawn, precision=Precision.FLOAT64), memory_bytes=1e10)
     found: dict[str, float] = {}
-    for block in account_blocks(portfolio.quantity, np.arange(portfolio.n_accounts)):
+    for block in account_blocks(portfolio.quantity, np.arange(portfolio.n_accounts), 512):
         m = measure_block(block, store, LEVEL, detail=Detail.MARGINS)
         values = m.expected_shortfall if measure is Measure.EXPECTED_SHORTFALL else m.value_at_risk
         found |= {str(portfolio.account_id[a]): float(x) for a, x in zip(block.account, values, strict=True)}

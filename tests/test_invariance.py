@@ -17,7 +17,7 @@ from pmvar.io.synthetic import synthetic_book
 from pmvar.kernels.aggregate import ACCOUNT_HEIGHTS, LANES
 from pmvar.portfolio import Portfolio
 from pmvar.report.margin_report import MarginReport
-from pmvar.risk.accounts import account_blocks, block_loss
+from pmvar.risk.accounts import LossStrips, account_blocks, block_loss
 from pmvar.risk.result import TABLES
 from pmvar.types import PATH_TILE
 from pmvar.valuation.store import TileStore
@@ -118,7 +118,7 @@ def test_positions_in_parts(rows: tuple[list, list], plain: MarginReport) -> Non
 def test_accounts_in_other_blocks_and_heights(demo: Book, whole: MarginReport) -> None:
     """An account's numbers do not depend on which accounts it is computed beside: alone, in tens or with hundreds."""
     count = np.diff(demo.portfolio.quantity.indptr)
-    assert count.max() > 20 * LANES and len(count) > ACCOUNT_HEIGHTS[-1], "the book must mix large and small"
+    assert count.max() > 20 * LANES and len(count) > ACCOUNT_HEIGHTS[2], "the book must mix large and small"
     rng = np.random.default_rng(4)
     largest, smallest = int(np.argmax(count)), int(np.argmin(count))
     few = [np.array([largest]), np.array([smallest]), np.array([largest, smallest])]
@@ -137,13 +137,40 @@ def test_losses_of_an_account_in_other_shapes(demo: Book) -> None:
     drawn = pmvar.simulate(demo.model, demo.market, seed=5, n_scenarios=PATH_TILE)
     store = TileStore(pmvar.reprice(demo.portfolio, demo.market, drawn), memory_bytes=1e9)
     quantity = demo.portfolio.quantity
-    every = {int(a): b for b in account_blocks(quantity, np.arange(demo.portfolio.n_accounts)) for a in b.account}
+    every = {int(a): b for b in account_blocks(quantity, np.arange(demo.portfolio.n_accounts), 512) for a in b.account}
     loss = {id(b): block_loss(b, store)[:] for b in every.values()}
     for account in range(0, demo.portfolio.n_accounts, 45):
         block = every[account]
-        (alone,) = account_blocks(quantity, np.array([account]))
+        (alone,) = account_blocks(quantity, np.array([account]), 32)
         row = int(np.flatnonzero(block.account == account)[0])
         np.testing.assert_array_equal(block_loss(alone, store)[:][0], loss[id(block)][row])
+    for block in account_blocks(quantity, np.arange(demo.portfolio.n_accounts), ACCOUNT_HEIGHTS[-1]):
+        found = block_loss(block, store)[:]
+        for account, own in zip(block.account, found, strict=True):
+            other = every[int(account)]
+            np.testing.assert_array_equal(own, loss[id(other)][np.flatnonzero(other.account == account)[0]])
+
+
+def test_losses_are_written_over_once_nobody_holds_them(demo: Book) -> None:
+    """The next block takes the memory of the last; while its losses are held they stay what they are."""
+    drawn = pmvar.simulate(demo.model, demo.market, seed=5, n_scenarios=2 * PATH_TILE)
+    store = TileStore(pmvar.reprice(demo.portfolio, demo.market, drawn), memory_bytes=1e9)
+    first, second, *_ = account_blocks(demo.portfolio.quantity, np.arange(64), 32)
+
+    def places(losses: LossStrips) -> list[int]:
+        return [tile.ctypes.data for tile in losses.tiles]
+
+    held = block_loss(first, store)
+    before, kept = places(held), held[:].copy()
+    other = block_loss(second, store)
+    assert not set(places(other)) & set(before)
+    np.testing.assert_array_equal(held[:], kept)
+    assert not np.array_equal(other[: len(held)], kept[: len(other)])
+    freed = places(other)
+    del held, other
+    again = block_loss(first, store)
+    assert places(again) == freed
+    np.testing.assert_array_equal(again[:], kept)
 
 
 def test_halves_joined(demo: Book, whole: MarginReport) -> None:
@@ -180,7 +207,7 @@ def test_fewer_scenarios_are_a_prefix(rows: tuple[list, list]) -> None:
     np.testing.assert_array_equal(short.pnl.scenarios.shock, long.pnl.scenarios.shock[:5_000])
     row = np.arange(short.pnl.n_rows)
     np.testing.assert_array_equal(short.rows(row), long.rows(row)[:, :5_000])
-    for block in account_blocks(portfolio.quantity, np.arange(portfolio.n_accounts)):
+    for block in account_blocks(portfolio.quantity, np.arange(portfolio.n_accounts), 512):
         np.testing.assert_array_equal(block_loss(block, short)[:], block_loss(block, long)[:][:, :5_000])
         np.testing.assert_array_equal(block_loss(block, short)[3:7], block_loss(block, short)[:][3:7])
 

@@ -10,7 +10,7 @@ from pmvar.calibration.panel import Moves
 from pmvar.errors import InputError, Problem
 from pmvar.market.snapshot import MarketSnapshot
 from pmvar.models.specification import ModelSpecification
-from pmvar.risk.accounts import account_blocks, block_loss
+from pmvar.risk.accounts import account_blocks, block_height, block_loss
 from pmvar.scenarios.clock import horizon_end
 from pmvar.scenarios.scenario_set import ScenarioSet
 from pmvar.types import FactorKind
@@ -55,6 +55,6 @@ def account_losses(pnl: ProfitAndLoss, accounts: Int[np.ndarray, " account"]) ->
     that margins have. What cannot be valued counts nothing: such accounts do not belong here."""
     store = TileStore(pnl, memory_bytes=np.inf)
     out = np.empty((pnl.portfolio.n_accounts, pnl.scenarios.n_scenarios))
-    for block in account_blocks(pnl.portfolio.quantity, accounts):
+    for block in account_blocks(pnl.portfolio.quantity, accounts, block_height(store.n_scenarios)):
         out[block.account] = block_loss(block, store, dtype=np.dtype(np.float64))[:]
     return out[accounts]

@@ -43,7 +43,7 @@ class Job:
                 tool: _profit(book, of, s.parameters) for tool, of in protecting(book.model, book.rules).items()
             },
             last_good=self.last_good, charged=self.charged, detail=self.detail, progress=progress,
-            memory_bytes=np.inf if self.plan.in_memory else 1.0, log=log,
+            memory_bytes=np.inf if self.plan.in_memory else 1.0, loss_bytes=self.plan.loss_bytes, log=log,
         )  # fmt: skip
 
 

@@ -13,7 +13,8 @@ from jaxtyping import Float, Int
 from pmvar.engine import protecting
 from pmvar.errors import ResourceError
 from pmvar.io.book import Book
-from pmvar.kernels.aggregate import ACCOUNT_BLOCK, ACCOUNT_HEIGHTS
+from pmvar.risk.accounts import LOSS_BYTES, block_height
+from pmvar.risk.selection import ROWS
 from pmvar.risk.tail import BAND
 from pmvar.types import PATH_TILE, Detail, Precision, Sampling
 from pmvar.valuation.plan import BLOCK
@@ -56,6 +57,8 @@ class Plan:
     in_memory: bool
     """Whether the P&L of all instruments stays in memory; else it goes to a scratch file."""
     store_bytes: float
+    loss_bytes: float
+    """Of the losses that are added up at once."""
     peak_bytes: float
     budget_bytes: float
     disk_bytes: float
@@ -103,21 +106,25 @@ def make_plan(book: Book, *, detail: Detail, budget_bytes: float) -> Plan:
     read = POSITION * portfolio.quantity.nnz
     fixed = BASE + read + worlds * n * len(book.model.factors) * 16.0 + ROW[Detail.MARGINS] * portfolio.n_accounts / 4
 
-    def kernels(height: int) -> float:
-        """Losses of one call and what is made of them, on every core."""
-        return n * 8.0 * (2 * height + 4 * ACCOUNT_HEIGHTS[0] * (os.cpu_count() or 1))
+    threads = n * 8.0 * 4 * ROWS * (os.cpu_count() or 1)
+
+    def losses(most: float) -> float:
+        """What is kept for blocks of all heights, in every world."""
+        return worlds * 2 * n * 8.0 * block_height(n, most)
 
     tail = min(1.0, (WEIGHTED_TAIL * 100 if s.sampling is Sampling.SOBOL_IS else 1 + BAND) * (1 - book.rules.level))
     each = ROW[detail] + count * (ROW[detail] / 10) + (KEPT * tail * n if detail is Detail.GREEKS else 0.0)
     largest = float(each.max(initial=0.0))
-    least = fixed + kernels(ACCOUNT_HEIGHTS[0]) + largest
+    least = fixed + threads + losses(0.0) + largest
     if budget_bytes < least:
         raise ResourceError(
             f"--memory {budget_bytes / GIB:.2f}GiB is too little for this book; the least that would do is "
             f"{np.ceil(least / GIB * 10) / 10:.1f}GiB"
         )
-    in_memory = worlds * store <= budget_bytes / 2 and fixed + worlds * store + kernels(ACCOUNT_BLOCK) < budget_bytes
-    held = fixed + (worlds * store if in_memory else 0.0) + min(kernels(ACCOUNT_BLOCK), budget_bytes / 4)
+    loss = min(LOSS_BYTES, (budget_bytes - least) / 8 / worlds)
+    held = fixed + threads + losses(loss)
+    in_memory = worlds * store <= budget_bytes / 2 and held + worlds * store < budget_bytes
+    held += worlds * store if in_memory else 0.0
     seconds = _seconds(count, n, detail)
     starts = _starts(each / max(0.7 * (budget_bytes - held), largest), seconds / BLOCK_SECONDS[detail])
     size = float(np.max(np.add.reduceat(each, starts), initial=0.0)) if len(starts) else 0.0
@@ -130,6 +137,7 @@ def make_plan(book: Book, *, detail: Detail, budget_bytes: float) -> Plan:
         starts=starts,
         in_memory=in_memory,
         store_bytes=worlds * store,
+        loss_bytes=loss,
         peak_bytes=held + size,
         budget_bytes=budget_bytes,
         disk_bytes=float(each.sum()) / 10 if detail is Detail.MARGINS else float((count * ROW[detail]).sum()) / 40,

@@ -11,14 +11,18 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy import sparse
 
-from pmvar.kernels.aggregate import ACCOUNT_BLOCK, ACCOUNT_HEIGHTS, LANES, MOST_LANES, add_positions
+from pmvar.kernels.aggregate import ACCOUNT_HEIGHTS, LANES, MOST_LANES, add_positions
 from pmvar.types import PATH_TILE
-from pmvar.valuation.store import TileStore
+from pmvar.valuation.reprice import tile_device
+from pmvar.valuation.store import STRIP, TileStore
+
+LOSS_BYTES = 2.0**29
+"""Losses of one block where nothing asks for less."""
 
 
 @dataclass(frozen=True)
 class AccountBlock:
-    """Up to `ACCOUNT_BLOCK` accounts with similar numbers of positions, padded with zero quantities."""
+    """Accounts with similar numbers of positions, padded with zero quantities."""
 
     account: Int[np.ndarray, " account"]
     """Row of each account in the portfolio."""
@@ -33,16 +37,24 @@ class AccountBlock:
         return AccountBlock(self.account[rows], self.instrument[rows], self.quantity[rows], self.count[rows])
 
 
-def account_blocks(quantity: sparse.csr_array, accounts: Int[np.ndarray, " account"]) -> Iterator[AccountBlock]:
-    """The given rows of a positions matrix in blocks, accounts with few positions first."""
+def block_height(n_scenarios: int, memory_bytes: float = LOSS_BYTES) -> int:
+    """Accounts of a block whose losses, in float64, take so much memory: one of the kernel's heights."""
+    each = 8 * PATH_TILE * -(-n_scenarios // PATH_TILE)
+    return max((h for h in ACCOUNT_HEIGHTS if h * each <= memory_bytes), default=ACCOUNT_HEIGHTS[0])
+
+
+def account_blocks(
+    quantity: sparse.csr_array, accounts: Int[np.ndarray, " account"], height: int
+) -> Iterator[AccountBlock]:
+    """The given rows of a positions matrix in blocks of up to `height`, accounts with few positions first."""
     count = np.diff(quantity.indptr)
     ordered = accounts[np.argsort(count[accounts], kind="stable")]
     # Accounts of one block have up to twice as many positions as each other: 4, 8, 16, …
     bucket = np.ceil(np.log2(np.maximum(count[ordered], LANES) / LANES))
     for _, members in groupby(zip(bucket, ordered, strict=True), key=lambda pair: pair[0]):
         same = np.array([account for _, account in members])
-        for start in range(0, len(same), ACCOUNT_BLOCK):
-            yield _block(quantity, same[start : start + ACCOUNT_BLOCK], count)
+        for start in range(0, len(same), height):
+            yield _block(quantity, same[start : start + height], count)
 
 
 def _block(quantity: sparse.csr_array, chosen: np.ndarray, count: np.ndarray) -> AccountBlock:
@@ -78,7 +90,10 @@ class LossStrips:
 
 
 def block_loss(block: AccountBlock, store: TileStore, *, dtype: np.dtype | None = None) -> LossStrips:
-    """Losses of a block under every scenario; positions add up in instrument order, in `dtype` (else the store's)."""
+    """Losses of a block under every scenario; positions add up in instrument order, in `dtype` (else the store's).
+
+    They take the memory of the last block of the store, if nobody holds its losses any more.
+    """
     n = len(block.account)
     height = next(h for h in ACCOUNT_HEIGHTS if h >= n)
     pad = ((0, height - n), (0, 0))
@@ -88,10 +103,13 @@ def block_loss(block: AccountBlock, store: TileStore, *, dtype: np.dtype | None 
     lanes = [slice(i, i + MOST_LANES) for i in range(0, row.shape[1], MOST_LANES)]
     chunks = [(jnp.asarray(row[:, s]), jnp.asarray(quantity[:, s])) for s in lanes]
 
-    found = []
+    losses = store.spare.pop((height, quantity.dtype), None) or [
+        jnp.zeros((PATH_TILE // STRIP, height, STRIP), quantity.dtype, device=tile_device(i))
+        for i in range(store.n_tiles)
+    ]
     for i in range(store.n_tiles):
-        tile, loss = store.device(i), None
-        for columns, amounts in chunks:
-            loss = add_positions(loss, tile, columns, amounts)
-        found.append(loss)
-    return LossStrips(tuple(np.asarray(loss) for loss in found), (n, store.n_scenarios))
+        tile = store.device(i)
+        for k, (columns, amounts) in enumerate(chunks):
+            losses[i] = add_positions(losses[i], tile, columns, amounts, first=k == 0)
+    store.spare[height, quantity.dtype] = losses
+    return LossStrips(tuple(np.asarray(loss) for loss in losses), (n, store.n_scenarios))

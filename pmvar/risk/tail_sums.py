@@ -112,7 +112,7 @@ class Reach:
         with np.errstate(over="ignore"):  # an infinite amount makes a gradient that is refused by name
             own = _padded(amount, height).astype(dtype)
         self._lanes = list(zip(_lanes(_padded(rows, height).astype(np.int32)), _lanes(own), strict=True))
-        self._zero = jnp.zeros((PATH_TILE // STRIP, height, STRIP), dtype)
+        self._like = (PATH_TILE // STRIP, height, STRIP), dtype
         self._account = jnp.asarray(np.pad(self.account, (0, height - len(self.account))).astype(np.int32))
         self._total: Float[np.ndarray, "kind account colour replicate"] | float = 0.0
 
@@ -123,9 +123,9 @@ class Reach:
         slope: Float[Array, "colour strip path"],
     ) -> None:
         """One tile: its weights, the exposures of all instruments, and what to multiply the losses' derivative by."""
-        value = self._zero
-        for rows, amount in self._lanes:
-            value = add_positions(value, exposed, rows, amount)
+        value = jnp.zeros(*self._like, device=exposed.device)
+        for i, (rows, amount) in enumerate(self._lanes):
+            value = add_positions(value, exposed, rows, amount, first=i == 0)
         found = product_sums(weight, self._account, value, slope, n_replicates=self._replicates)
         self._total = self._total + np.asarray(found, dtype=np.float64)
 

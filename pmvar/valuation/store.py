@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from functools import cached_property
 
 import jax
@@ -49,6 +49,8 @@ class TileStore:
         self._at_once = len(pnl.plan.blocks)
         """Blocks of instruments that the device prices together, as far as is known."""
         self._keeps_tiles = True
+        self.spare: dict[Hashable, list[Array]] = {}
+        """Arrays as large as a tile's results, which the next results of their kind may be written over."""
         whole = iter(pnl)
         for i in range(self.n_tiles):
             self._price(i, whole, log)
@@ -119,6 +121,7 @@ class TileStore:
         """Keep no tiles on the device any more, but send each when it is asked for; whether that frees any memory."""
         kept = self.__dict__.pop("_on_device", None) is not None
         self._keeps_tiles = False
+        self.spare.clear()
         return kept
 
     def rows(self, rows: Int[np.ndarray, " n"]) -> Float[np.ndarray, "n scenario"]:
