@@ -46,7 +46,7 @@ COMPILE = $(VENV)/bin/uv pip compile pyproject.toml --group build --universal --
 	--fork-strategy fewest --generate-hashes --no-header --no-annotate --no-emit-index-url --no-emit-find-links
 lock: $(VENV)/.dev  ## resolve the locks anew; the run lock is a subset of the dev lock
 	$(COMPILE) --extra dev -o requirements/dev.lock
-	$(COMPILE) -c requirements/dev.lock -o requirements/run.lock
+	$(COMPILE) --extra fast -c requirements/dev.lock -o requirements/run.lock
 
 clean:  ## remove .venv, build results and caches
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis

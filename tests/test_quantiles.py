@@ -1,5 +1,7 @@
 """Measures from bins are those of `tail`, its plain twin, whatever is tied, heavy, bounded, weighted or in order."""
 
+from collections.abc import Iterator
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -7,11 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pmvar.errors import NumericsError
+from pmvar.risk import quantiles
 from pmvar.risk.measure import measure_losses
 from pmvar.risk.quantiles import SAMPLE, measure_rows
 from pmvar.risk.selection import ROWS
 from pmvar.risk.tail import standard_errors, tail
-from pmvar.scenarios.scenario_set import ScenarioSet
+from pmvar.scenarios.scenario_set import GRAIN, ScenarioSet
 
 REPLICATES = 16
 
@@ -22,6 +25,17 @@ def of_all(loss: np.ndarray, weight: np.ndarray, level: float) -> list[np.ndarra
     found = tail(wide, np.broadcast_to(weight, loss.shape), n_scenarios=n, level=level)
     errors = standard_errors(wide, ids, found, level=level, n_scenarios=n, n_replicates=REPLICATES)
     return [found.value_at_risk, found.expected_shortfall, *errors]
+
+
+@pytest.fixture(params=["loops", "bins"], autouse=True, scope="module")
+def twin(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Every test meets both ways of finding the tail."""
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param == "bins":
+            patch.setattr(quantiles, "loops", lambda: None)
+        else:
+            assert quantiles.loops(), "the suite needs numba"
+        yield
 
 
 def check(loss: np.ndarray, weight: np.ndarray, level: float) -> None:
@@ -61,6 +75,25 @@ def test_every_law_and_weight(n: int, level: float, dtype: str) -> None:
         weight = np.exp(-spread * loss[0].astype(float))
         check(loss, weight / weight.mean(), level)
     check(loss, rng.choice([0.25, 1.0, 1.75], n), level)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("n", [100, 5_000, 16_384])
+def test_both_ways_give_one_result(n: int, dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To the bit, with the weights that scenarios have: sums of them are exact."""
+    rng = np.random.default_rng(n)
+    loss = laws(rng, n, dtype)
+    for spread in (0.0, 0.5, 3.0):
+        weight = np.exp(-spread * loss[0].astype(float))
+        weight = np.round(weight / weight.mean() / GRAIN) * GRAIN
+        assert weight.sum() == np.sort(weight).sum() == np.cumsum(weight)[-1]
+        for level in (0.9, 0.99):
+            one = measure_rows(loss, weight, level=level, n_replicates=REPLICATES)
+            with monkeypatch.context() as patch:
+                patch.setattr(quantiles, "loops", lambda: None)
+                other = measure_rows(loss, weight, level=level, n_replicates=REPLICATES)
+            for x, y in zip(one, other, strict=True):
+                np.testing.assert_array_equal(x, y)
 
 
 @settings(max_examples=40)

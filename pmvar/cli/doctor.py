@@ -8,6 +8,7 @@ from importlib import metadata
 
 EXTRAS = {
     "calibration diagnostics (core)": ("arviz", "numpyro"),
+    "fast": ("numba",),
     "calendars": ("exchange-calendars",),
     "cluster": ("ray",),
     "sql": ("duckdb", "adbc-driver-postgresql"),

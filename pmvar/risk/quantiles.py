@@ -6,6 +6,9 @@ three places only, at the VaR and at both ends of the band around it; of the oth
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cache
+from importlib.util import find_spec
 from typing import NamedTuple
 
 import numpy as np
@@ -54,25 +57,77 @@ def measure_rows(
 
     No bit of a row depends on the others. Raises NumericsError if the weights do not cover the tail.
     """
-    n_rows, n = loss.shape
+    n = loss.shape[1]
     n_tail = n * (1 - level)
+    find = _in_loops if loops() else _by_bins
+    found = find(loss, weight, np.arange(n, dtype=np.int32) % n_replicates, n_replicates, n_tail)
+    if not np.all(found.mass >= n_tail * (1 - 1e-12)):
+        raise NumericsError("the weights of the scenarios do not cover the tail; draw more")
+    spacing = (found.begin - found.end) * n / (found.through - found.before)
+    return Measured(
+        found.at,
+        found.at + np.cumsum(found.excess, axis=1)[:, -1] / n_tail,
+        found.in_tail * (spacing * n_replicates / n)[:, None],
+        found.excess * (n_replicates / n_tail),
+    )
+
+
+class Found(NamedTuple):
+    """What the measures of rows of losses are made of."""
+
+    begin: Float[np.ndarray, " row"]
+    """Loss where the band around the VaR begins."""
+    at: Float[np.ndarray, " row"]
+    """The VaR."""
+    end: Float[np.ndarray, " row"]
+    """Loss where the band ends."""
+    mass: Float[np.ndarray, " row"]
+    """Weight of all that was looked at: more than the band's end, or all there is."""
+    before: Float[np.ndarray, " row"]
+    """Weight of what is worse than where the band begins."""
+    through: Float[np.ndarray, " row"]
+    """Weight through its end."""
+    in_tail: Float[np.ndarray, "row replicate"]
+    """Weight beyond the VaR."""
+    excess: Float[np.ndarray, "row replicate"]
+    """The same times the excess over the VaR."""
+
+
+@cache
+def loops() -> Callable | None:
+    """`pmvar.kernels.tail_loops.places` where it is of use: with numba; else None."""
+    if find_spec("numba") is None:
+        return None
+    from pmvar.kernels.tail_loops import places
+
+    return places
+
+
+def _in_loops(
+    loss: np.ndarray, weight: np.ndarray, replicate: np.ndarray, n_replicates: int, n_tail: float
+) -> Found:
+    places = loops()
+    assert places is not None
+    step = max(1, loss.shape[1] // SAMPLE)
+    return Found(*places(np.ascontiguousarray(loss), weight, replicate, n_replicates, n_tail, BAND, step))
+
+
+def _by_bins(
+    loss: np.ndarray, weight: np.ndarray, replicate: np.ndarray, n_replicates: int, n_tail: float
+) -> Found:
+    n_rows = len(loss)
     kept = _keep(loss, weight, n_tail)
     first, at, last = _places(kept, n_tail)
     worse = np.flatnonzero(kept.loss > np.repeat(at.loss.astype(loss.dtype), kept.count))
     row, held = kept.bin.take(worse) // BINS, kept.weight.take(worse)
-    replicate = row * n_replicates + kept.scenario.take(worse) % n_replicates
+    group = row * n_replicates + replicate.take(kept.scenario.take(worse))
     in_tail, excess = (
         # Of nothing at all it makes integers.
-        np.bincount(replicate, x, minlength=n_rows * n_replicates).astype(float).reshape(n_rows, -1)
+        np.bincount(group, x, minlength=n_rows * n_replicates).astype(float).reshape(n_rows, -1)
         for x in (held, held * (kept.loss.take(worse) - at.loss.take(row)))
     )
-    spacing = (first.loss - last.loss) * n / (last.through - first.before)
-    return Measured(
-        at.loss,
-        at.loss + np.cumsum(excess, axis=1)[:, -1] / n_tail,
-        in_tail * (spacing * n_replicates / n)[:, None],
-        excess * (n_replicates / n_tail),
-    )
+    mass = kept.mass.sum(axis=1)
+    return Found(first.loss, at.loss, last.loss, mass, first.before, last.through, in_tail, excess)
 
 
 class _Kept(NamedTuple):
@@ -105,8 +160,6 @@ def _keep(loss: np.ndarray, weight: np.ndarray, n_tail: float) -> _Kept:
         short = mass <= end
         if not short.any():
             break
-    if not np.all(mass >= n_tail * (1 - 1e-12)):
-        raise NumericsError("the weights of the scenarios do not cover the tail; draw more")
     found = loss.reshape(-1).take(place)
     with np.errstate(all="ignore"):
         depth = found - np.repeat(low, count)

@@ -15,6 +15,10 @@ from pmvar.scenarios.paths import Paths
 from pmvar.types import PATH_TILE
 
 
+GRAIN = 2.0**-28
+"""Weights are multiples of it: sums of those of up to 2²⁵ scenarios are exact, in whatever order they are added."""
+
+
 class ScenarioTile(NamedTuple):
     """`PATH_TILE` scenarios at the horizon; beyond the last scenario the shocks are zero."""
 
@@ -35,7 +39,7 @@ class ScenarioSet:
     """Epoch seconds; equal to `as_of` for an instantaneous shock."""
     shock: Float[Array, "scenario step factor"]
     weight: Float[np.ndarray, " scenario"]
-    """Likelihood ratios; 1 for plain Monte Carlo."""
+    """Likelihood ratios, rounded to `GRAIN`; 1 for plain Monte Carlo."""
     n_replicates: int
     """Scenario i belongs to replicate i mod n_replicates; replicates are independent and identically distributed."""
     term_exponent: Float[np.ndarray, " factor"]
@@ -48,6 +52,9 @@ class ScenarioSet:
     """What draws them again, at the horizon or inside it; None: a move gets to its end at once."""
     labels: tuple[str, ...] = ()
     provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "weight", np.round(self.weight / GRAIN) * GRAIN)
 
     @property
     def n_scenarios(self) -> int:
