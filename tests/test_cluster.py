@@ -132,6 +132,34 @@ def test_what_ends_its_workers_is_withheld(
     assert sum("ended their worker" in text for text in said) == 3 + 1 + 1, "all five thrice, two of them, then one"
 
 
+class Hanging(Worker):
+    """Never comes back from its first block."""
+
+    marker: Path
+
+    def compute(self, rows: np.ndarray, reason: str) -> tuple:
+        """As ever, the second time."""
+        if not self.marker.exists():
+            self.marker.touch()
+            time.sleep(3600)
+        return super().compute(rows, reason)
+
+
+@pytest.mark.slow
+def test_a_worker_that_hangs(
+    book: Book, local: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is ended once patience is, and its block done again: the bytes of the local run."""
+    Hanging.marker = tmp_path / "hung"
+    monkeypatch.setattr(cluster_module, "PATIENCE_SECONDS", 40.0)
+    monkeypatch.setattr(cluster_module, "PATIENCE", 0)
+    monkeypatch.setattr(cluster_module, "cluster", partial(cluster, worker=Hanging))
+    said: list[str] = []
+    run(on_ray(book, tmp_path / "run", workers=1), log=said.append)
+    assert "a worker was ended: it took more than 40 s over a block" in said
+    assert published_content(tmp_path / "run") == local
+
+
 class Refusing(Worker):
     """Refuses on purpose."""
 

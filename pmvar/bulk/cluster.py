@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -26,6 +27,9 @@ from pmvar.errors import ResourceError, StateError, UsageError
 READY_SECONDS = 120.0
 """In which every worker must have been placed."""
 POLL_SECONDS = 0.5
+PATIENCE_SECONDS, PATIENCE = 600.0, 20
+"""A worker that takes longer over a block, and so many times longer than any block took, hangs and is ended. Until one
+is done the plan's time for the whole run stands for it."""
 
 
 class Worker:
@@ -89,22 +93,32 @@ class Cluster:
         ray, idle = self._ray, list(self._workers)
         queue = deque(Part(i, self._job.plan.block(i)) for i in pending)
         busy: dict[Any, tuple[Any, Part | None]] = {}
+        since: dict[Any, float] = {}
+        longest = 0.0
         found: dict[int, list[tuple[int, Result]]] = {}
         poisoned = 0
         while queue or any(part for _, part in busy.values()):
             if not poll():
                 while queue and idle:
                     worker, part = idle.pop(), queue.popleft()
-                    busy[worker.compute.remote(part.rows, part.reason)] = worker, part
+                    reference = worker.compute.remote(part.rows, part.reason)
+                    busy[reference], since[reference] = (worker, part), time.monotonic()
             elif not any(part for _, part in busy.values()):
                 return
             ready, _ = ray.wait(list(busy), timeout=POLL_SECONDS)
             if not ready:
                 _check_room(ray, 1)
+            patience = max(PATIENCE_SECONDS, PATIENCE * (longest or self._job.plan.seconds))
+            for reference in [r for r, begun in since.items() if time.monotonic() - begun > patience]:
+                self._log(f"a worker was ended: it took more than {patience:,.0f} s over a block")
+                ray.kill(busy[reference][0], no_restart=False)
+                del since[reference]
             for reference in ready:
                 worker, part = busy.pop(reference)
+                begun = since.pop(reference, None)
                 try:
                     answer = ray.get(reference)
+                    longest = max(longest, time.monotonic() - begun) if begun else longest
                 except ray.exceptions.RayTaskError as error:
                     raise error.cause from None
                 except ray.exceptions.RayActorError as error:
