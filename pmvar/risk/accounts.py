@@ -16,6 +16,9 @@ from pmvar.types import PATH_TILE
 from pmvar.valuation.reprice import tile_device
 from pmvar.valuation.store import STRIP, TileStore
 
+READS = 6
+"""Times: more of them make blocks larger and aggregation hardly faster."""
+
 LOSS_BYTES = 2.0**29
 """Losses of one block where nothing asks for less."""
 
@@ -46,15 +49,20 @@ def block_height(n_scenarios: int, memory_bytes: float = LOSS_BYTES) -> int:
 def account_blocks(
     quantity: sparse.csr_array, accounts: Int[np.ndarray, " account"], height: int
 ) -> Iterator[AccountBlock]:
-    """The given rows of a positions matrix in blocks of up to `height`, accounts with few positions first."""
+    """The given rows of a positions matrix in blocks of up to `height`, accounts with few positions first.
+
+    Blocks are no taller than it takes to read the scenarios of an instrument `READS` times while they are in cache.
+    """
     count = np.diff(quantity.indptr)
     ordered = accounts[np.argsort(count[accounts], kind="stable")]
     # Accounts of one block have up to twice as many positions as each other: 4, 8, 16, …
     bucket = np.ceil(np.log2(np.maximum(count[ordered], LANES) / LANES))
-    for _, members in groupby(zip(bucket, ordered, strict=True), key=lambda pair: pair[0]):
+    for power, members in groupby(zip(bucket, ordered, strict=True), key=lambda pair: pair[0]):
         same = np.array([account for _, account in members])
-        for start in range(0, len(same), height):
-            yield _block(quantity, same[start : start + height], count)
+        wanted = READS * quantity.shape[1] / (LANES * 2**power)
+        tall = min(height, next((h for h in ACCOUNT_HEIGHTS if h >= wanted), height))
+        for start in range(0, len(same), tall):
+            yield _block(quantity, same[start : start + tall], count)
 
 
 def _block(quantity: sparse.csr_array, chosen: np.ndarray, count: np.ndarray) -> AccountBlock:
