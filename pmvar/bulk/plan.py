@@ -37,7 +37,7 @@ WEIGHTED_TAIL = 0.16
 """Share of the scenarios that a weighted 99% tail keeps, for each 1% of the tail."""
 BLOCK_SECONDS = {Detail.MARGINS: 5.0, Detail.COMPONENTS: 5.0, Detail.GREEKS: 120.0}
 """Rough length of a block: what a kill costs. Gradients price every tile again for each block."""
-SUM, SELECT, TAIL, GRADIENT = 1e-9, 1.2e-8, 8e-9, 5e-8
+SUM, SELECT, TAIL, GRADIENT = 2e-10, 3e-9, 4e-9, 1.2e-8
 """Seconds for each scenario: of a position added up; of an account measured; of a position in a tail; of its gradient.
 On two cores, measured; rough."""
 PRICE = 7e-8

@@ -16,7 +16,7 @@ from pmvar.types import PATH_TILE
 from pmvar.valuation.reprice import tile_device
 from pmvar.valuation.store import STRIP, TileStore
 
-READS = 6
+READS = 8
 """Times: more of them make blocks larger and aggregation hardly faster."""
 
 LOSS_BYTES = 2.0**29
