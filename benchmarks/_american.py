@@ -98,23 +98,36 @@ def quantlib_american(task: AmericanTask, n: int) -> tuple[Callable[[], np.ndarr
     scenario]."""
     import QuantLib as ql
 
+    def engine(process: Any, i: int) -> Any:
+        return ql.QdFpAmericanEngine(process, ql.QdFpAmericanEngine.fastScheme())
+
+    def paid(today: Any, i: int) -> Any:
+        return ql.FlatForward(today, float(task.dividend_yield[i]), ql.Actual365Fixed())
+
+    return quantlib_bumped(task, np.round(task.time * 365), paid, engine, n)
+
+
+def quantlib_bumped(
+    task: Any, days: np.ndarray, paid: Callable[[Any, int], Any], engine: Callable[[Any, int], Any], n: int
+) -> tuple[Callable[[], np.ndarray], int, np.ndarray]:
+    """About `n` prices of 50 American options of strike 1 under bumped SimpleQuotes, one at a time, as above.
+
+    `task` has spot, vol, rate and sign; `paid` gives the curve of what holders are paid, `engine` that of a process."""
+    import QuantLib as ql
+
     today, count, per = ql.Date(1, 1, 2026), ql.Actual365Fixed(), max(1, n // 50)
     ql.Settings.instance().evaluationDate = today
-    rows, books = range(0, len(task.time), max(1, len(task.time) // 50)), []
+    rows, books = range(0, len(days), max(1, len(days) // 50)), []
     for i in rows:
         spot, vol = ql.SimpleQuote(1.0), ql.SimpleQuote(0.2)
-        held, rate = (
-            ql.YieldTermStructureHandle(ql.FlatForward(today, float(x[i]), count))
-            for x in (task.dividend_yield, task.rate)
-        )
+        curves = (paid(today, i), ql.FlatForward(today, float(task.rate[i]), count))
         surface = ql.BlackConstantVol(today, ql.NullCalendar(), ql.QuoteHandle(vol), count)
         process = ql.BlackScholesMertonProcess(
-            ql.QuoteHandle(spot), held, rate, ql.BlackVolTermStructureHandle(surface)
+            ql.QuoteHandle(spot), *map(ql.YieldTermStructureHandle, curves), ql.BlackVolTermStructureHandle(surface)
         )
         payoff = ql.PlainVanillaPayoff(ql.Option.Call if task.sign[i] > 0 else ql.Option.Put, 1.0)
-        exercise = ql.AmericanExercise(today, today + round(float(task.time[i]) * 365))
-        option = ql.VanillaOption(payoff, exercise)
-        option.setPricingEngine(ql.QdFpAmericanEngine(process, ql.QdFpAmericanEngine.fastScheme()))
+        option = ql.VanillaOption(payoff, ql.AmericanExercise(today, today + int(days[i])))
+        option.setPricingEngine(engine(process, i))
         books.append((option, spot, vol, task.spot[i, :per].tolist(), task.vol[i, :per].tolist()))
 
     def call() -> np.ndarray:

@@ -6,11 +6,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from _american import RANGE, american_task
+from _american import RANGE, american_task, quantlib_bumped
 from common import Figures
 
 from pmvar.kernels.american_dividends import DividendTable, EarlyExercise, dividend_table
@@ -63,36 +64,17 @@ def quantlib_dividend(task: DividendTask, n: int) -> tuple[Callable[[], np.ndarr
     of which [option, scenario]."""
     import QuantLib as ql
 
-    today, count, per = ql.Date(1, 1, 2026), ql.Actual365Fixed(), max(1, n // 50)
-    ql.Settings.instance().evaluationDate = today
-    rows, books = range(0, OPTIONS, OPTIONS // 50), []
     ex = [int(FIRST + QUARTER * k) for k in range(QUARTERS)]
-    dates = [today, *(today + d + shift for d in ex for shift in (-1, 0)), today + 400]
     left = np.exp(-DROP * np.repeat(np.arange(QUARTERS + 1), 2)).tolist()
-    for i in rows:
-        spot, vol = ql.SimpleQuote(1.0), ql.SimpleQuote(0.2)
-        paid = ql.YieldTermStructureHandle(ql.DiscountCurve(dates, left, count))
-        rate = ql.YieldTermStructureHandle(ql.FlatForward(today, float(task.rate[i]), count))
-        surface = ql.BlackConstantVol(today, ql.NullCalendar(), ql.QuoteHandle(vol), count)
-        process = ql.BlackScholesMertonProcess(
-            ql.QuoteHandle(spot), paid, rate, ql.BlackVolTermStructureHandle(surface)
-        )
-        payoff = ql.PlainVanillaPayoff(ql.Option.Call if task.sign[i] > 0 else ql.Option.Put, 1.0)
-        option = ql.VanillaOption(payoff, ql.AmericanExercise(today, today + int(task.days[i])))
-        option.setPricingEngine(ql.FdBlackScholesVanillaEngine(process, 2 * int(task.days[i]), 200))
-        books.append((option, spot, vol, task.spot[i, :per].tolist(), task.vol[i, :per].tolist()))
 
-    def call() -> np.ndarray:
-        out = []
-        for option, spot, vol, spots, vols in books:
-            for s, v in zip(spots, vols, strict=True):
-                spot.setValue(s)
-                vol.setValue(v)
-                out.append(option.NPV())
-        return np.array(out)
+    def paid(today: Any, i: int) -> Any:
+        dates = [today, *(today + d + shift for d in ex for shift in (-1, 0)), today + 400]
+        return ql.DiscountCurve(dates, left, ql.Actual365Fixed())
 
-    where = np.stack(np.meshgrid(rows, range(per), indexing="ij"), axis=-1).reshape(-1, 2)
-    return call, len(books) * per, where
+    def engine(process: Any, i: int) -> Any:
+        return ql.FdBlackScholesVanillaEngine(process, 2 * int(task.days[i]), 200)
+
+    return quantlib_bumped(task, task.days, paid, engine, n)
 
 
 def dividend_difference(task: DividendTask, n: int) -> Figures:

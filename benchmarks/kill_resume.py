@@ -119,6 +119,8 @@ def measure(arguments: argparse.Namespace) -> Figures:
                 process.kill()
                 process.join()
                 where[landed(out)] += 1
+                if where.total() % 100 == 0:
+                    print(f"{where.total():,} kills, {runs:,} runs published", flush=True)
                 if out.exists():
                     check(out, expected)
                 continue

@@ -1,5 +1,5 @@
-"""Where the tail of each row of losses begins and ends, in loops that numba compiles: on a CPU the twin of the sums over
-bins in `pmvar.risk.quantiles`, which read every loss several times.
+"""Where the tail of each row of losses begins and ends, in loops that numba compiles: on a CPU the twin of the sums
+over bins in `pmvar.risk.quantiles`, which read every loss several times.
 
 Sums of weights are exact (`pmvar.scenarios.scenario_set.GRAIN`), so that neither bins nor their order change a bit.
 """
@@ -21,13 +21,13 @@ FEW = 32
 """Losses that are sorted by insertion."""
 
 
-def _compiled(function):  # noqa: ANN001, ANN202
+def _compiled(function):
     # Run-time type checks wrap what is defined here, and numba compiles no wrapper.
     return numba.njit(inspect.unwrap(function), nogil=True, cache=True)
 
 
 @_compiled
-def _beyond(value, unit, square, mass, errors):  # noqa: ANN001, ANN202
+def _beyond(value, unit, square, mass, errors):
     """A value of a sample through which there is more weight than `mass`, so many standard errors surely."""
     low, high = value.min(), value.max()
     for _ in range(HALVINGS):
@@ -45,7 +45,7 @@ def _beyond(value, unit, square, mass, errors):  # noqa: ANN001, ANN202
 
 
 @_compiled
-def _sorted(ids, loss):  # noqa: ANN001, ANN202
+def _sorted(ids, loss):
     """Scenarios by their losses, worst first, of equals the lower scenario first; they come in increasing order."""
     if len(ids) > FEW:
         return ids[np.argsort(-loss[ids], kind="mergesort")]
@@ -59,7 +59,7 @@ def _sorted(ids, loss):  # noqa: ANN001, ANN202
 
 
 @_compiled
-def _place(weight, before, n_tail, band, which):  # noqa: ANN001, ANN202
+def _place(weight, before, n_tail, band, which):
     """Index among sorted pieces of `weight`, and the weight before it: where the band begins (0), the VaR (1), where
     the band ends (2). Pieces without weight are nowhere."""
     found, found_before = 0, before
@@ -78,7 +78,7 @@ def _place(weight, before, n_tail, band, which):  # noqa: ANN001, ANN202
 
 
 @_compiled
-def places(loss, weight, replicate, n_replicates, n_tail, band, step):  # noqa: ANN001, ANN201
+def places(loss, weight, replicate, n_replicates, n_tail, band, step):
     """What `pmvar.risk.quantiles.Found` has, in its order, of rows of finite losses.
 
     `replicate` is that of each scenario; every `step`-th scenario is sampled.

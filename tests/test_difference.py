@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from pmvar.audit import difference as difference_module
 from pmvar.audit.difference import TABLES, DifferenceReport, Step, difference
 from pmvar.audit.reproduce import reproduce
 from pmvar.bulk.run import Request, run
@@ -126,6 +127,16 @@ def test_steps_add_up_to_the_published_margins(before: Path, after: Path, found:
     for step in ("positions", "market", "model", "time"):
         assert abs(cell(found, "001", step)) > 1, step
     assert not any(np.any(table[step]) for step in ("settings", "joint", "rest"))
+
+
+def test_accounts_in_parts(
+    before: Path, after: Path, found: DifferenceReport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many are margined at once, the bits are the same."""
+    monkeypatch.setattr(difference_module, "AT_ONCE", 2)
+    table = difference(before, after).tables["differences"]
+    for column, values in found.tables["differences"].items():
+        np.testing.assert_array_equal(table[column], values, err_msg=column)
 
 
 def test_each_step_is_what_the_order_says(tmp_path: Path, before: Path, found: DifferenceReport) -> None:

@@ -13,9 +13,11 @@ import pytest
 
 import pmvar
 from pmvar.audit.reproduce import reproduce
+from pmvar.bulk import plan
 from pmvar.errors import AuditError
 from pmvar.io.run import MANIFEST, _digest, read_manifest, read_run, write_run
 from pmvar.risk.result import MarginResult
+from pmvar.types import Detail
 from tests.books import small_book, small_rows
 
 SETTINGS = {"scenarios": 2048, "seed": 5, "level": 0.975, "horizon": "1d", "netting": "sum", "multiplier": 1.1}
@@ -68,6 +70,15 @@ def test_a_run_is_made_again_to_the_bit(published: Path, tmp_path: Path) -> None
     moved = shutil.copytree(published, tmp_path / "elsewhere" / "run")
     with pytest.raises(AuditError, match=r"balances.csv is missing.*--book"):
         reproduce(moved)
+
+
+def test_in_blocks_as_in_one(published: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blocks of one account meet their own rows, and find what differs in them."""
+    monkeypatch.setitem(plan.BLOCK_SECONDS, Detail.GREEKS, 1e-9)
+    found = reproduce(published)
+    assert not found.differs and found.n_accounts == 5 and "shocks" in found.tables
+    with pytest.raises(AuditError, match="margins: account 002, initial_margin"):
+        reproduce(altered(published, tmp_path / "far", column="initial_margin", size=5.0))
 
 
 def test_a_last_bit_is_a_difference_where_bits_are_promised(published: Path, tmp_path: Path) -> None:

@@ -25,6 +25,8 @@ from pmvar.risk.result import Columns, MarginResult
 from pmvar.risk.rules import MarginRules
 from pmvar.types import Detail, Status
 
+AT_ONCE = 50_000
+"""Accounts whose margins are computed together."""
 LARGEST = 20
 """Accounts that the page lists."""
 MEASURES = ("initial_margin", "expected_shortfall")
@@ -96,7 +98,9 @@ class _World:
             stress=self.stress, charged=self.charged, detail=Detail.MARGINS, memory_bytes=memory_bytes,
             progress=progress,
         )  # fmt: skip
-        return account_tables(priced, detail=Detail.MARGINS, progress=progress)["margins"]
+        parts = np.array_split(np.arange(self.portfolio.n_accounts), -(-self.portfolio.n_accounts // AT_ONCE) or 1)
+        found = [account_tables(priced, rows, detail=Detail.MARGINS, progress=progress)["margins"] for rows in parts]
+        return {column: np.concatenate([part[column] for part in found]) for column in found[0]}
 
 
 def difference(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +10,8 @@ import jax
 import numpy as np
 
 from pmvar.audit.rerun import TOLERANCE, Recorded, environment_of, gross_notional, priced_again, recorded
-from pmvar.engine import Progress, account_tables, quiet
+from pmvar.bulk.plan import Plan, make_plan
+from pmvar.engine import Progress, account_tables, half_of_memory, quiet
 from pmvar.errors import AuditError
 from pmvar.io.run import machine
 from pmvar.risk.result import Columns
@@ -61,12 +62,11 @@ def reproduce(
     differs = {k: (then.get(k, ""), now.get(k, "")) for k in sorted(then | now) if then.get(k, "") != now.get(k, "")}
     tables = published.run.tables
     own, detail = published.book, Detail.GREEKS if len(tables["greeks"]["value"]) else Detail.COMPONENTS
+    plan = make_plan(own, detail=detail, budget_bytes=memory_bytes or half_of_memory())
     priced = priced_again(
         own.portfolio, own.market, own.model, own.rules, published.settings,
         stress=own.stress, charged=published.charged, detail=detail, memory_bytes=memory_bytes, progress=progress,
     )  # fmt: skip
-    again = account_tables(priced, detail=detail, progress=progress)
-    again["shocks"] = shock_table(again["worst"]["scenario"].astype(np.int64), priced.pnl.scenarios)
     compared = tuple(
         name
         for name, columns in tables.items()
@@ -75,12 +75,35 @@ def reproduce(
     )
     gross = _gross(published)
     largest = 0.0
-    for name in compared:
+    worst = [np.zeros(0, np.int64)]
+
+    def check(name: str, before: Columns, again: Columns) -> None:
+        nonlocal largest
         if differs:
-            largest = max(largest, _check_close(name, tables[name], again[name], gross))
+            largest = max(largest, _check_close(name, before, again, gross))
         else:
-            _check_bits(name, tables[name], again[name], gross)
+            _check_bits(name, before, again, gross)
+
+    by_account = [name for name in compared if "account_id" in tables[name]]
+    for index, part in enumerate(_parts(plan, own.portfolio.account_id, {name: tables[name] for name in by_account})):
+        again = account_tables(priced, plan.block(index), detail=detail, progress=plan.of_all(progress, index))
+        worst.append(again["worst"]["scenario"].astype(np.int64))
+        for name, before in part.items():
+            check(name, before, again[name])
+    if "shocks" in compared:
+        check("shocks", tables["shocks"], shock_table(np.concatenate(worst), priced.pnl.scenarios))
     return Reproduced(len(tables["margins"]["account_id"]), compared, differs, largest)
+
+
+def _parts(plan: Plan, names: np.ndarray, tables: Mapping[str, Columns]) -> Iterator[dict[str, Columns]]:
+    """The rows of each block of the plan in tables that are sorted by account: from its first account to the next's."""
+    firsts = names[plan.starts[1:]]
+    cuts = {name: np.searchsorted(table["account_id"], firsts) for name, table in tables.items()}
+    for index in range(len(plan.starts)):
+        yield {
+            name: {column: np.split(values, cuts[name])[index] for column, values in table.items()}
+            for name, table in tables.items()
+        }
 
 
 def _gross(published: Recorded) -> dict[str, float]:

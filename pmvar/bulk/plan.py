@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float, Int
 
-from pmvar.engine import protecting
+from pmvar.engine import Progress, protecting
 from pmvar.errors import ResourceError
 from pmvar.io.book import Book
 from pmvar.risk.accounts import LOSS_BYTES, block_height
@@ -82,6 +82,17 @@ class Plan:
     def block(self, index: int) -> Int[np.ndarray, " account"]:
         """Accounts of a block, by row of the portfolio."""
         return np.arange(*np.append(self.starts, self.n_accounts)[index : index + 2])
+
+    def of_all(self, progress: Progress, index: int) -> Progress:
+        """Progress of one block as part of all."""
+
+        def advance(stage: str, done: int, total: int) -> None:
+            if stage == "accounts":
+                progress(stage, int(self.starts[index]) + done, self.n_accounts)
+            else:
+                progress(stage, index * total + done, len(self.starts) * total)
+
+        return advance
 
 
 def detail_for(n_accounts: int) -> Detail:

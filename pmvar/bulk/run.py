@@ -186,7 +186,7 @@ def _here(
     for index in pending:
         if stopping():
             return
-        yield index, blocks.result(plan.block(index), progress=_of_all(progress, plan, index))
+        yield index, blocks.result(plan.block(index), progress=plan.of_all(progress, index))
 
 
 def _polled(journal: Journal, plan: Plan, progress: Progress, stopping: Callable[[], bool]) -> Callable[[], bool]:
@@ -287,18 +287,6 @@ def _differences(now: Any, before: Any) -> Iterable[str]:
     if isinstance(now, Mapping) and isinstance(before, Mapping):
         return [name for name in sorted({*now, *before}) if now.get(name) != before.get(name)]
     return [""] if now != before else []
-
-
-def _of_all(progress: Progress, plan: Plan, index: int) -> Progress:
-    """Progress of one block as part of all."""
-
-    def advance(stage: str, done: int, total: int) -> None:
-        if stage == "accounts":
-            progress(stage, int(plan.starts[index]) + done, plan.n_accounts)
-        else:
-            progress(stage, index * total + done, len(plan.starts) * total)
-
-    return advance
 
 
 def _whole(parts: Iterator[pa.Table] | list[pa.Table], name: str) -> dict[str, np.ndarray]:

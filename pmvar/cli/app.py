@@ -434,6 +434,17 @@ def export(
 
 
 @app.command()
+def fetch(
+    address: Annotated[str, typer.Argument(help="Of a book, such as s3://bucket/book.")],
+    book: Annotated[Path, typer.Argument(metavar="BOOK", help="Folder to copy it to; a book there is replaced.")],
+) -> None:
+    """Copy a book from an object store, whole or not at all."""
+    from pmvar.io.object_store import fetch_book
+
+    typer.echo(fetch_book(address, book))
+
+
+@app.command()
 def seal(
     run: RunFolder,
     key: Annotated[Path, typer.Option("--key", metavar="FILE", help="File of a secret, 16 bytes or more.")],

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import groupby
 
 import jax.numpy as jnp
 import numpy as np
@@ -16,7 +15,7 @@ from pmvar.types import PATH_TILE
 from pmvar.valuation.reprice import tile_device
 from pmvar.valuation.store import STRIP, TileStore
 
-READS = 8
+READS = 32
 """Times: more of them make blocks larger and aggregation hardly faster."""
 
 LOSS_BYTES = 2.0**29
@@ -57,8 +56,8 @@ def account_blocks(
     ordered = accounts[np.argsort(count[accounts], kind="stable")]
     # Accounts of one block have up to twice as many positions as each other: 4, 8, 16, …
     bucket = np.ceil(np.log2(np.maximum(count[ordered], LANES) / LANES))
-    for power, members in groupby(zip(bucket, ordered, strict=True), key=lambda pair: pair[0]):
-        same = np.array([account for _, account in members])
+    powers, firsts = np.unique(bucket, return_index=True)
+    for power, same in zip(powers, np.split(ordered, firsts[1:]), strict=False):
         wanted = READS * quantity.shape[1] / (LANES * 2**power)
         tall = min(height, next((h for h in ACCOUNT_HEIGHTS if h >= wanted), height))
         for start in range(0, len(same), tall):
@@ -70,8 +69,8 @@ def _block(quantity: sparse.csr_array, chosen: np.ndarray, count: np.ndarray) ->
     filled = np.arange(width) < count[chosen, None]
     instrument = np.zeros((len(chosen), width), dtype=np.int64)
     amount = np.zeros((len(chosen), width))
-    start = np.asarray(quantity.indptr)
-    entries = np.concatenate([np.arange(int(start[a]), int(start[a + 1])) for a in chosen])
+    each = count[chosen]
+    entries = np.repeat(quantity.indptr[chosen] - (np.cumsum(each) - each), each) + np.arange(each.sum())
     instrument[filled] = quantity.indices[entries]
     amount[filled] = quantity.data[entries]
     return AccountBlock(chosen, instrument, amount, count[chosen])

@@ -14,7 +14,6 @@ from jaxtyping import Array, Float
 from pmvar.scenarios.paths import Paths
 from pmvar.types import PATH_TILE
 
-
 GRAIN = 2.0**-28
 """Weights are multiples of it: sums of those of up to 2²⁵ scenarios are exact, in whatever order they are added."""
 

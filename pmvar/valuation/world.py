@@ -29,8 +29,9 @@ TOGETHER = {
 }
 """Kinds of factors that P&L is told apart by: what discounts and prices are made of, and smiles."""
 
-FEWEST_ROWS = 16
-"""Rows of a `World` are filled up with zeros to this, twice this, …: books of similar size share compiled kernels."""
+FEWEST_ROWS, WHOLE_OCTAVES = 16, 256
+"""Rows of a `World` are filled up with zeros to the first, twice it, … up to the second, from there to quarters of
+such octaves: books of similar size share compiled kernels."""
 
 LEAST_LOG_PRICE = -60.0
 """Prices fall to 1e-26 of today's and no further: what is left is worth nothing, and its inverse overflows float32."""
@@ -165,7 +166,7 @@ class Layout:
         return _Arrays(
             price_factor=self._factors(FactorKind.SPOT),
             vol_factor=self._factors(FactorKind.VOL),
-            term_factor=self._factors(FactorKind.TERM),
+            term_factor=self._factors(FactorKind.TERM) if any(log_tenor) else None,
             chain=np.array([[*c, *[n] * (depth - len(c))] for c in chains], dtype=np.int32).reshape(-1, depth),
             price_row=np.pad(np.array(price_row, dtype=np.int32), fill, constant_values=n),
             vol_row=np.pad(np.array([own % (n + 1) for own in price_row], dtype=np.int32), fill, constant_values=n),
@@ -229,7 +230,9 @@ def _day(time: float) -> float:
 
 def rows(n: int) -> int:
     """Rows of a `World` that hold n."""
-    return max(FEWEST_ROWS, 1 << (n - 1).bit_length())
+    octave = max(FEWEST_ROWS, 1 << (n - 1).bit_length())
+    step = octave if octave <= WHOLE_OCTAVES else octave // 8
+    return -(-n // step) * step
 
 
 class _Arrays(NamedTuple):
@@ -237,7 +240,8 @@ class _Arrays(NamedTuple):
 
     price_factor: Int[np.ndarray, " asset_or_base"]
     vol_factor: Int[np.ndarray, " asset_or_base"]
-    term_factor: Int[np.ndarray, " asset_or_base"]
+    term_factor: Int[np.ndarray, " asset_or_base"] | None
+    """None where no underlying has one."""
     chain: Int[np.ndarray, "asset depth"]
     price_row: Int[np.ndarray, " slice"]
     vol_row: Int[np.ndarray, " slice"]
@@ -270,7 +274,8 @@ def _world(
     for link in range(arrays.chain.shape[1]):
         base = base.at[:n].add(prices[arrays.chain[:, link]])
     vol = moves[0][arrays.vol_factor][arrays.vol_row] * arrays.term_scale[:, None]
-    vol = vol + moves[0][arrays.term_factor][arrays.vol_row] * arrays.log_tenor[:, None]
+    if arrays.term_factor is not None:
+        vol = vol + moves[0][arrays.term_factor][arrays.vol_row] * arrays.log_tenor[:, None]
     if FactorKind.VOL not in moving:
         vol = jnp.zeros_like(vol)
     if np.isfinite(vol_cap):
