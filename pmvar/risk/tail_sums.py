@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -23,6 +24,9 @@ WIDTHS = (32, 8)
 
 PIECE = HEIGHTS[-1]
 """Most accounts in one piece of work."""
+
+_SPARE = threading.local()
+"""Of each thread, what the sums of the last positions of a kind were written to, for the next ones."""
 
 
 class TailWeights:
@@ -112,7 +116,7 @@ class Reach:
         with np.errstate(over="ignore"):  # an infinite amount makes a gradient that is refused by name
             own = _padded(amount, height).astype(dtype)
         self._lanes = list(zip(_lanes(_padded(rows, height).astype(np.int32)), _lanes(own), strict=True))
-        self._like = (PATH_TILE // STRIP, height, STRIP), dtype
+        self._like = (PATH_TILE // STRIP, height, STRIP), str(dtype)
         self._account = jnp.asarray(np.pad(self.account, (0, height - len(self.account))).astype(np.int32))
         self._total: Float[np.ndarray, "kind account colour replicate"] | float = 0.0
 
@@ -123,10 +127,13 @@ class Reach:
         slope: Float[Array, "colour strip path"],
     ) -> None:
         """One tile: its weights, the exposures of all instruments, and what to multiply the losses' derivative by."""
-        value = jnp.zeros(*self._like, device=exposed.device)
+        spare: dict[str, Array] = _SPARE.__dict__
+        key = f"{self._like} {exposed.device}"
+        value = spare.pop(key) if key in spare else jnp.zeros(*self._like, device=exposed.device)
         for i, (rows, amount) in enumerate(self._lanes):
             value = add_positions(value, exposed, rows, amount, first=i == 0)
         found = product_sums(weight, self._account, value, slope, n_replicates=self._replicates)
+        spare[key] = value
         self._total = self._total + np.asarray(found, dtype=np.float64)
 
     def result(self) -> Float[np.ndarray, "kind account colour replicate"]:
