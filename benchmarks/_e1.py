@@ -77,6 +77,7 @@ def run_e1(
         loss = block_loss(block, store)
         lap("aggregate")
         found.append(measure_losses(loss, scenarios, LEVEL))
+        del loss  # the next block is written over it
         lap("tail")
     order = np.argsort(np.concatenate([b.account for b in blocks]))
     var, es = (np.concatenate([f[i] for f in found])[order] for i in range(2))

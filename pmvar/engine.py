@@ -446,8 +446,10 @@ def _measures(
     """The rules' measure of every account that is in a block, NaN of the others."""
     out = np.full(portfolio.n_accounts, np.nan)
     for block in blocks:
-        loss = block_loss(block, store, dtype=np.dtype(np.float64))
-        found = measure_losses(loss, store.pnl.scenarios, level, names=portfolio.account_id[block.account])
+        found = measure_losses(
+            block_loss(block, store, dtype=np.dtype(np.float64)), store.pnl.scenarios, level,
+            names=portfolio.account_id[block.account],
+        )  # fmt: skip
         expected = rules.measure is Measure.EXPECTED_SHORTFALL
         out[block.account] = found.expected_shortfall if expected else found.value_at_risk
     return out

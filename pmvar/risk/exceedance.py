@@ -44,4 +44,6 @@ def exceedance(
                 found.uncovered[method, account] = [(weight * o).sum() / n for o in over]
 
         in_threads(beyond, len(block.account), ROWS)
+        # The next block is written over it.
+        del loss, beyond
     return found
