@@ -38,6 +38,7 @@ FIGURES = {
     "simulation_based_calibration": ("garch_least_p", "gjr_least_p", "garch_divergences"),
     "device_check": ("has_gpu", "e1_cpu_s"),
     "bulk_scale": ("runs", "memory_gib"),
+    "stage_limits": ("aggregate_adds_per_s", "aggregate_share", "tail_share", "read_share"),
 }
 UNPUBLISHED = {
     "kill_resume": ("kills", "runs_compared", "kills_before_a_block", "kills_in_blocks", "kills_while_publishing",
