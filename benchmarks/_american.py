@@ -120,10 +120,11 @@ def quantlib_bumped(
     rows, books = range(0, len(days), max(1, len(days) // 50)), []
     for i in rows:
         spot, vol = ql.SimpleQuote(1.0), ql.SimpleQuote(0.2)
-        curves = (paid(today, i), ql.FlatForward(today, float(task.rate[i]), count))
+        curves = paid(today, i), ql.FlatForward(today, float(task.rate[i]), count)
+        held, rate = (ql.YieldTermStructureHandle(curve) for curve in curves)
         surface = ql.BlackConstantVol(today, ql.NullCalendar(), ql.QuoteHandle(vol), count)
         process = ql.BlackScholesMertonProcess(
-            ql.QuoteHandle(spot), *map(ql.YieldTermStructureHandle, curves), ql.BlackVolTermStructureHandle(surface)
+            ql.QuoteHandle(spot), held, rate, ql.BlackVolTermStructureHandle(surface)
         )
         payoff = ql.PlainVanillaPayoff(ql.Option.Call if task.sign[i] > 0 else ql.Option.Put, 1.0)
         option = ql.VanillaOption(payoff, ql.AmericanExercise(today, today + int(days[i])))

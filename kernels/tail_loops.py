@@ -7,6 +7,8 @@ Sums of weights are exact (`pmvar.scenarios.scenario_set.GRAIN`), so that neithe
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
+from typing import Any
 
 import numba
 import numpy as np
@@ -21,7 +23,7 @@ FEW = 32
 """Losses that are sorted by insertion."""
 
 
-def _compiled(function):
+def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     # Run-time type checks wrap what is defined here, and numba compiles no wrapper.
     return numba.njit(inspect.unwrap(function), nogil=True, cache=True)
 

@@ -70,7 +70,8 @@ def _block(quantity: sparse.csr_array, chosen: np.ndarray, count: np.ndarray) ->
     instrument = np.zeros((len(chosen), width), dtype=np.int64)
     amount = np.zeros((len(chosen), width))
     each = count[chosen]
-    entries = np.repeat(quantity.indptr[chosen] - (np.cumsum(each) - each), each) + np.arange(each.sum())
+    first = np.asarray(quantity.indptr)[chosen]
+    entries = np.repeat(first - (np.cumsum(each) - each), each) + np.arange(each.sum())
     instrument[filled] = quantity.indices[entries]
     amount[filled] = quantity.data[entries]
     return AccountBlock(chosen, instrument, amount, count[chosen])
