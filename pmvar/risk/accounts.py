@@ -58,7 +58,7 @@ def account_blocks(
     bucket = np.ceil(np.log2(np.maximum(count[ordered], LANES) / LANES))
     powers, firsts = np.unique(bucket, return_index=True)
     for power, same in zip(powers, np.split(ordered, firsts[1:]), strict=False):
-        wanted = READS * quantity.shape[1] / (LANES * 2**power)
+        wanted = READS * np.shape(quantity)[1] / (LANES * 2**power)
         tall = min(height, next((h for h in ACCOUNT_HEIGHTS if h >= wanted), height))
         for start in range(0, len(same), tall):
             yield _block(quantity, same[start : start + tall], count)
