@@ -52,13 +52,14 @@ def account_blocks(
 
     Blocks are no taller than it takes to read the scenarios of an instrument `READS` times while they are in cache.
     """
-    count = np.diff(quantity.indptr)
+    assert quantity.shape is not None
+    count, n_instruments = np.diff(quantity.indptr), quantity.shape[1]
     ordered = accounts[np.argsort(count[accounts], kind="stable")]
     # Accounts of one block have up to twice as many positions as each other: 4, 8, 16, …
     bucket = np.ceil(np.log2(np.maximum(count[ordered], LANES) / LANES))
     powers, firsts = np.unique(bucket, return_index=True)
     for power, same in zip(powers, np.split(ordered, firsts[1:]), strict=False):
-        wanted = READS * np.shape(quantity)[1] / (LANES * 2**power)
+        wanted = READS * n_instruments / (LANES * 2**power)
         tall = min(height, next((h for h in ACCOUNT_HEIGHTS if h >= wanted), height))
         for start in range(0, len(same), tall):
             yield _block(quantity, same[start : start + tall], count)
