@@ -25,7 +25,12 @@ FEW = 32
 
 def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     # Run-time type checks wrap what is defined here, and numba compiles no wrapper.
-    return numba.njit(inspect.unwrap(function), nogil=True, cache=True)
+    plain = inspect.unwrap(function)
+    try:
+        return numba.njit(plain, nogil=True, cache=True)
+    except RuntimeError:
+        # Nowhere to keep it: every process compiles anew.
+        return numba.njit(plain, nogil=True)
 
 
 @_compiled

@@ -1,6 +1,6 @@
 """Measures from bins are those of `tail`, its plain twin, whatever is tied, heavy, bounded, weighted or in order."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import jax.numpy as jnp
 import numpy as np
@@ -144,3 +144,18 @@ def drawn_ones() -> ScenarioSet:
     return ScenarioSet(
         ("A:spot",), 0.0, 1.0, jnp.zeros((1000, 1, 1)), np.ones(1000), REPLICATES, nothing, nothing, np.inf
     )
+
+
+def test_loops_where_nothing_can_be_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Numba refuses to cache where no folder can be written: loops are then compiled anew."""
+    from pmvar.kernels import tail_loops
+
+    compile_ = tail_loops.numba.njit
+
+    def refusing(function: Callable, **options: bool) -> Callable:
+        if options.get("cache"):
+            raise RuntimeError("cannot cache function: no locator available")
+        return compile_(function, **options)
+
+    monkeypatch.setattr(tail_loops.numba, "njit", refusing)
+    assert tail_loops._compiled(lambda x: x + 1)(1) == 2
