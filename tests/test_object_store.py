@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
 from pmvar.cli.app import app
-from pmvar.errors import UsageError
+from pmvar.errors import ResourceError, UsageError
 from pmvar.io import object_store
 from pmvar.io.book import load_book
 from pmvar.io.object_store import fetch_book
@@ -51,8 +52,12 @@ def test_nothing_half_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     def broken(source: object, sink: object) -> None:
         raise OSError("the line is dead")
 
-    monkeypatch.setattr(object_store, "_pour", broken)
-    with pytest.raises(object_store.ResourceError, match="could not be copied: the line is dead"):
-        fetch_book(away.as_uri(), here)
+    def short(source: Any, sink: Any) -> None:
+        sink.write(b"half")
+
+    for pour, said in ((broken, "could not be copied: the line is dead"), (short, "changed while it was read")):
+        monkeypatch.setattr(object_store, "_pour", pour)
+        with pytest.raises(ResourceError, match=said):
+            fetch_book(away.as_uri(), here)
     assert sorted((p.name, p.read_bytes()) for p in here.rglob("*") if p.is_file()) == before
     assert sorted(p.name for p in tmp_path.iterdir()) == ["away", "empty", "here", "other"]

@@ -14,7 +14,9 @@ from pmvar.risk.measure import measure_losses
 from pmvar.risk.quantiles import SAMPLE, measure_rows
 from pmvar.risk.selection import ROWS
 from pmvar.risk.tail import standard_errors, tail
-from pmvar.scenarios.scenario_set import GRAIN, ScenarioSet
+from pmvar.scenarios.scenario_set import GRAIN, ScenarioSet, union
+from pmvar.types import Sampling
+from tests.engines import mixed_market, scenarios
 
 REPLICATES = 16
 
@@ -31,10 +33,8 @@ def of_all(loss: np.ndarray, weight: np.ndarray, level: float) -> list[np.ndarra
 def twin(request: pytest.FixtureRequest) -> Iterator[None]:
     """Every test meets both ways of finding the tail."""
     with pytest.MonkeyPatch.context() as patch:
-        if request.param == "bins":
-            patch.setattr(quantiles, "loops", lambda: None)
-        else:
-            assert quantiles.loops(), "the suite needs numba"
+        assert quantiles.has_numba(), "the suite needs numba"
+        patch.setattr(quantiles, "has_numba", lambda: request.param == "loops")
         yield
 
 
@@ -79,21 +79,30 @@ def test_every_law_and_weight(n: int, level: float, dtype: str) -> None:
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("n", [100, 5_000, 16_384])
-def test_both_ways_give_one_result(n: int, dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_both_ways_give_one_result(n: int, dtype: str) -> None:
     """To the bit, with the weights that scenarios have: sums of them are exact."""
     rng = np.random.default_rng(n)
     loss = laws(rng, n, dtype)
     for spread in (0.0, 0.5, 3.0):
         weight = np.exp(-spread * loss[0].astype(float))
-        weight = np.round(weight / weight.mean() / GRAIN) * GRAIN
+        weight = weighted(weight / weight.mean()).weight
         assert weight.sum() == np.sort(weight).sum() == np.cumsum(weight)[-1]
         for level in (0.9, 0.99):
-            one = measure_rows(loss, weight, level=level, n_replicates=REPLICATES)
-            with monkeypatch.context() as patch:
-                patch.setattr(quantiles, "loops", lambda: None)
-                other = measure_rows(loss, weight, level=level, n_replicates=REPLICATES)
-            for x, y in zip(one, other, strict=True):
-                np.testing.assert_array_equal(x, y)
+            given = loss, weight, np.arange(n, dtype=np.int32) % REPLICATES, REPLICATES, n * (1 - level)
+            one, other = quantiles.in_loops(*given), quantiles.by_bins(*given)
+            for name in set(one._fields) - {"mass"}:
+                np.testing.assert_array_equal(getattr(one, name), getattr(other, name), err_msg=name)
+
+
+def test_sums_of_drawn_weights_are_exact(drawn_by_importance: ScenarioSet) -> None:
+    """In any order, also of a union, whose shares are no powers of two; none is moved by more than half a grain."""
+    for drawn in (drawn_by_importance, union([drawn_by_importance] * 3, [0.3, 0.3, 0.4])):
+        weight = drawn.weight
+        assert len(np.unique(weight)) > 100 and np.all(weight % GRAIN == 0)
+        orders = [np.random.default_rng(seed).permutation(weight) for seed in range(5)]
+        assert {float(np.cumsum(x)[-1]) for x in orders} == {float(weight.sum())}
+    raw = np.exp(np.random.default_rng(1).normal(size=1000))
+    assert np.max(np.abs(weighted(raw).weight - raw)) <= GRAIN / 2
 
 
 @settings(max_examples=40)
@@ -140,10 +149,20 @@ def test_a_loss_that_is_no_number_names_its_account(bad: float, drawn_ones: Scen
 @pytest.fixture
 def drawn_ones() -> ScenarioSet:
     """A thousand scenarios of equal weight; only weights and replicates matter."""
+    return weighted(np.ones(1000))
+
+
+@pytest.fixture(scope="module")
+def drawn_by_importance() -> ScenarioSet:
+    """Drawn by importance sampling."""
+    return scenarios(mixed_market(), n=4_096, sampling=Sampling.SOBOL_IS)
+
+
+def weighted(weight: np.ndarray) -> ScenarioSet:
+    """Scenarios in which nothing moves."""
     nothing = np.zeros(1)
-    return ScenarioSet(
-        ("A:spot",), 0.0, 1.0, jnp.zeros((1000, 1, 1)), np.ones(1000), REPLICATES, nothing, nothing, np.inf
-    )
+    shock = jnp.zeros((len(weight), 1, 1))
+    return ScenarioSet(("A:spot",), 0.0, 1.0, shock, weight, REPLICATES, nothing, nothing, np.inf)
 
 
 def test_loops_where_nothing_can_be_kept(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -75,6 +75,8 @@ def test_a_run_is_made_again_to_the_bit(published: Path, tmp_path: Path) -> None
 def test_in_blocks_as_in_one(published: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Blocks of one account meet their own rows, and find what differs in them."""
     monkeypatch.setitem(plan.BLOCK_SECONDS, Detail.GREEKS, 1e-9)
+    book = pmvar.load_book(published.parent / "book", overrides=SETTINGS)
+    assert len(plan.make_plan(book, detail=Detail.GREEKS, budget_bytes=1e10).starts) == 5
     found = reproduce(published)
     assert not found.differs and found.n_accounts == 5 and "shocks" in found.tables
     with pytest.raises(AuditError, match="margins: account 002, initial_margin"):

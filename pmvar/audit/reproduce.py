@@ -55,7 +55,7 @@ def reproduce(
 
     Where code, lock, versions, device and processor agree every number of every table must have equal bits; elsewhere
     money must agree within `TOLERANCE` of the account's gross notional. Raises AuditError naming the first account that
-    differs, the number and by how much, and what `recorded` raises.
+    differs, the number and by how much, ResourceError where `memory_bytes` is too little, and what `recorded` raises.
     """
     published = recorded(path, book=book)
     then, now = environment_of(published.run.manifest), environment_of(machine(jax.devices()[0].device_kind))
@@ -65,7 +65,8 @@ def reproduce(
     plan = make_plan(own, detail=detail, budget_bytes=memory_bytes or half_of_memory())
     priced = priced_again(
         own.portfolio, own.market, own.model, own.rules, published.settings,
-        stress=own.stress, charged=published.charged, detail=detail, memory_bytes=memory_bytes, progress=progress,
+        stress=own.stress, charged=published.charged, detail=detail, memory_bytes=memory_bytes,
+        loss_bytes=plan.loss_bytes, progress=progress,
     )  # fmt: skip
     compared = tuple(
         name
@@ -100,10 +101,8 @@ def _parts(plan: Plan, names: np.ndarray, tables: Mapping[str, Columns]) -> Iter
     firsts = names[plan.starts[1:]]
     cuts = {name: np.searchsorted(table["account_id"], firsts) for name, table in tables.items()}
     for index in range(len(plan.starts)):
-        yield {
-            name: {column: np.split(values, cuts[name])[index] for column, values in table.items()}
-            for name, table in tables.items()
-        }
+        rows = {name: slice(*[0, *cut, None][index : index + 2]) for name, cut in cuts.items()}
+        yield {name: {c: values[rows[name]] for c, values in table.items()} for name, table in tables.items()}
 
 
 def _gross(published: Recorded) -> dict[str, float]:

@@ -21,6 +21,7 @@ from pmvar.market.snapshot import MarketSnapshot
 from pmvar.methods.standard import unit_requirements
 from pmvar.models.specification import ModelSpecification
 from pmvar.portfolio import Portfolio
+from pmvar.risk.accounts import LOSS_BYTES
 from pmvar.risk.rules import MarginRules
 from pmvar.scenarios import simulate, stress_scenarios
 from pmvar.types import Detail, Drift, Parameters, Precision, Sampling
@@ -119,6 +120,7 @@ def priced_again(
     charged: Charged,
     detail: Detail,
     memory_bytes: float | None = None,
+    loss_bytes: float = LOSS_BYTES,
     progress: Progress = quiet,
 ) -> Priced:
     """What the margins of `portfolio` need under the effective `settings` of a manifest, by the engine's one path.
@@ -135,7 +137,7 @@ def priced_again(
         stress=stress_scenarios(stress, model, market), beside=model_stresses(less, plug_in),
         protective={tool: profit(of) for tool, of in protecting(model, rules).items()},
         last_good=settings.get("last_good", {}), charged=charged, detail=detail, memory_bytes=memory_bytes,
-        progress=progress,
+        loss_bytes=loss_bytes, progress=progress,
     )  # fmt: skip
 
 

@@ -109,7 +109,8 @@ class Cluster:
             if not ready:
                 _check_room(ray, 1)
             patience = max(PATIENCE_SECONDS, PATIENCE * (longest or self._job.plan.seconds))
-            for reference in [r for r, begun in since.items() if time.monotonic() - begun > patience]:
+            hanging = [r for r in since.keys() - set(ready) if time.monotonic() - since[r] > patience]
+            for reference in hanging:
                 self._log(f"a worker was ended: it took more than {patience:,.0f} s over a block")
                 ray.kill(busy[reference][0], no_restart=False)
                 del since[reference]

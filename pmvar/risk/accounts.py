@@ -16,7 +16,7 @@ from pmvar.valuation.reprice import tile_device
 from pmvar.valuation.store import STRIP, TileStore
 
 READS = 32
-"""Times: more of them make blocks larger and aggregation hardly faster."""
+"""Times: a block reads the P&L of all instruments once more."""
 
 LOSS_BYTES = 2.0**29
 """Losses of one block where nothing asks for less."""

@@ -6,7 +6,6 @@ three places only, at the VaR and at both ends of the band around it; of the oth
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import cache
 from importlib.util import find_spec
 from typing import NamedTuple
@@ -59,7 +58,7 @@ def measure_rows(
     """
     n = loss.shape[1]
     n_tail = n * (1 - level)
-    find = _in_loops if loops() else _by_bins
+    find = in_loops if has_numba() else by_bins
     found = find(loss, weight, np.arange(n, dtype=np.int32) % n_replicates, n_replicates, n_tail)
     if not np.all(found.mass >= n_tail * (1 - 1e-12)):
         raise NumericsError("the weights of the scenarios do not cover the tail; draw more")
@@ -94,27 +93,21 @@ class Found(NamedTuple):
 
 
 @cache
-def loops() -> Callable | None:
-    """`pmvar.kernels.tail_loops.places` where it is of use: with numba; else None."""
-    if find_spec("numba") is None:
-        return None
+def has_numba() -> bool:
+    """Whether tails are found in compiled loops, which takes less time and gives the same bits."""
+    return find_spec("numba") is not None
+
+
+def in_loops(loss: np.ndarray, weight: np.ndarray, replicate: np.ndarray, n_replicates: int, n_tail: float) -> Found:
+    """By `pmvar.kernels.tail_loops`, row by row."""
     from pmvar.kernels.tail_loops import places
 
-    return places
-
-
-def _in_loops(
-    loss: np.ndarray, weight: np.ndarray, replicate: np.ndarray, n_replicates: int, n_tail: float
-) -> Found:
-    places = loops()
-    assert places is not None
     step = max(1, loss.shape[1] // SAMPLE)
     return Found(*places(np.ascontiguousarray(loss), weight, replicate, n_replicates, n_tail, BAND, step))
 
 
-def _by_bins(
-    loss: np.ndarray, weight: np.ndarray, replicate: np.ndarray, n_replicates: int, n_tail: float
-) -> Found:
+def by_bins(loss: np.ndarray, weight: np.ndarray, replicate: np.ndarray, n_replicates: int, n_tail: float) -> Found:
+    """By NumPy, all rows at once."""
     n_rows = len(loss)
     kept = _keep(loss, weight, n_tail)
     first, at, last = _places(kept, n_tail)

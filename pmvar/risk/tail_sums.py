@@ -127,7 +127,7 @@ class Reach:
         slope: Float[Array, "colour strip path"],
     ) -> None:
         """One tile: its weights, the exposures of all instruments, and what to multiply the losses' derivative by."""
-        spare: dict[str, Array] = _SPARE.__dict__
+        spare: dict[str, Array] = vars(_SPARE)
         key = f"{self._like} {exposed.device}"
         value = spare.pop(key) if key in spare else jnp.zeros(*self._like, device=exposed.device)
         for i, (rows, amount) in enumerate(self._lanes):
