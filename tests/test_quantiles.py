@@ -1,6 +1,7 @@
 """Measures from bins are those of `tail`, its plain twin, whatever is tied, heavy, bounded, weighted or in order."""
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -171,7 +172,7 @@ def test_loops_where_nothing_can_be_kept(monkeypatch: pytest.MonkeyPatch) -> Non
 
     compile_ = tail_loops.numba.njit
 
-    def refusing(function: Callable, **options: bool) -> Callable:
+    def refusing(function: Callable, **options: Any) -> Callable:
         if options.get("cache"):
             raise RuntimeError("cannot cache function: no locator available")
         return compile_(function, **options)
