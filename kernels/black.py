@@ -28,17 +28,41 @@ def normalised_black(
     The out-of-the-money leg is priced and the intrinsic value added, so that no digit of a small time value is lost.
     Absolute error 3e-16·max(1, e^k) in float64, 2e-7·max(1, e^k) in float32. Source: Black (1976).
     """
-    k, dtype = log_moneyness, log_moneyness.dtype
+    k = log_moneyness
+    return _price(k, total_deviation, sign, jnp.ones_like(k), jnp.exp(k), jnp.expm1(k))
+
+
+def moved_black(
+    log_moneyness: Float[Array, "*#shape"],
+    move: Float[Array, "*#shape"],
+    total_deviation: Float[Array, "*#shape"],
+    sign: Float[Array, "*#shape"],
+) -> Float[Array, "*#shape"]:
+    """e^x b(k − x, s): undiscounted price over the forward from which it has moved by x = `move`; b and the other
+    arguments as in `normalised_black`, errors of max(e^x, e^k). One exponential of a scenario is all it takes."""
+    forward, strike = jnp.exp(move), jnp.exp(log_moneyness)
+    return _price(log_moneyness - move, total_deviation, sign, forward, strike, strike - forward)
+
+
+def _price(
+    k: Float[Array, "*#shape"],
+    total_deviation: Float[Array, "*#shape"],
+    sign: Float[Array, "*#shape"],
+    forward: Float[Array, "*#shape"],
+    strike: Float[Array, "*#shape"],
+    gap: Float[Array, "*#shape"],
+) -> Float[Array, "*#shape"]:
+    """Of a strike `gap` above a forward, k = ln(strike/forward)."""
     s = jnp.maximum(total_deviation, SMALLEST_DEVIATION)
     # Not from 0: at the money k is 0 or its rounding, and where the compiler computes it twice, once with a fused
     # multiply-add, both must be on one side, or the derivative is that of two different legs.
-    otm = jnp.where(k >= -1e-12, 1.0, -1.0).astype(dtype)
+    otm = jnp.where(k >= -1e-12, 1.0, -1.0).astype(k.dtype)
     d1 = -k / s + s / 2
-    time_value = otm * (normal_cdf(otm * d1) - jnp.exp(k) * normal_cdf(otm * (d1 - s)))
+    time_value = otm * (forward * normal_cdf(otm * d1) - strike * normal_cdf(otm * (d1 - s)))
     # Not max(·, 0), which at 0 halves the derivative; written so that NaN stays NaN.
     time_value = jnp.where(time_value < 0, 0.0, time_value)
     # By parity, and not max(·, 0): at the money the derivative must be that of one leg, not the mean of two.
-    intrinsic = jnp.where(sign == otm, 0.0, -sign * jnp.expm1(k)).astype(dtype)
+    intrinsic = jnp.where(sign == otm, 0.0, -sign * gap).astype(k.dtype)
     return time_value + intrinsic
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from enum import StrEnum
 from typing import NamedTuple
 
 import jax.numpy as jnp
-from jax.lax import Precision
 from jaxtyping import Array, Float
 
-from pmvar.kernels.black import normalised_black
+from pmvar.kernels.bachelier import normalised_bachelier
+from pmvar.kernels.black import moved_black, normalised_black
 
 
 class EuropeanTerms(NamedTuple):
@@ -22,9 +22,6 @@ class EuropeanTerms(NamedTuple):
     """ln(K/F) today; on another scale than the lognormal x from F to K, see `pmvar.market.price_scale`."""
     sign: Float[Array, " option"]
     """+1 call, −1 put."""
-    linear: Float[Array, " option"]
-    """1 settled in the quote currency, 0 settled in the coin (inverse), or where `scale` does not move with the
-    forward (Bachelier)."""
 
 
 class EuropeanState(NamedTuple):
@@ -34,8 +31,8 @@ class EuropeanState(NamedTuple):
     """ln(F₁/F₀), or x on another scale."""
     vol: Float[Array, "option scenario"]
     """Implied volatility at the option's moneyness in the scenario."""
-    log_settlement: Float[Array, "option scenario"]
-    """ln of the base price of the settlement currency over today's."""
+    settlement: Float[Array, "option scenario"]
+    """Base price of the settlement currency over today's."""
     log_discount: Float[Array, " option"]
     """ln of the discount factor to expiry over today's."""
     time: Float[Array, " option"]
@@ -55,26 +52,33 @@ class Bump(NamedTuple):
     """Of the base price of the settlement currency."""
 
 
-def smile_vol(
-    vol_at_node: Float[Array, "group option node"], hat: Float[Array, "group node scenario"]
-) -> Float[Array, "options scenario"]:
-    """Volatility of each option from its table and the interpolation weights that its group shares."""
-    vol = jnp.einsum("gnj,gjs->gns", vol_at_node, hat, precision=Precision.HIGHEST)
-    return vol.reshape(-1, hat.shape[-1])
+class Formula(StrEnum):
+    """What an option is worth over its `scale`, not discounted, in what it settles in; k = ln(K/F), x the log move of
+    its forward, b the normalised price of Black, or of Bachelier."""
+
+    LINEAR = "linear"
+    """e^x b(k − x, σ√τ)"""
+    INVERSE = "inverse"
+    """b(k − x, σ√τ): in the coin that the underlying is."""
+    BACHELIER = "bachelier"
+    """b(k − x, σ√τ), k = (K − F)/A, x = (F₁ − F)/A."""
+
+    def price(
+        self, k: Float[Array, "*#shape"], x: Float[Array, "*#shape"], deviation: Float[Array, "*#shape"], sign: Array
+    ) -> Float[Array, "*#shape"]:
+        """The above, of options with this `sign`."""
+        if self is Formula.LINEAR:
+            return moved_black(k, x, deviation, sign)
+        return (normalised_bachelier if self is Formula.BACHELIER else normalised_black)(k - x, deviation, sign)
 
 
 def european_value(
-    terms: EuropeanTerms, state: EuropeanState, bump: Bump, normalised: Callable[..., Array] = normalised_black
+    terms: EuropeanTerms, state: EuropeanState, bump: Bump, formula: Formula
 ) -> Float[Array, "option scenario"]:
-    """Value in base currency, per contract, in the dtype of `terms`.
-
-    Linear: D·F·b(k, σ√τ)·X; inverse: b(k, σ√τ)·X with b the normalised Black price, k = ln(K/F₁) and X the base
-    price of the settlement currency. Expired options have τ = 0 and pay their intrinsic value. With
-    `normalised_bachelier` as `normalised`: D·A·b(k, σ√τ)·X, k = (K − F₁)/A.
-    """
+    """Value in base currency, per contract, in the dtype of `terms`: scale·D·X·price, with D and X the discount factor
+    and the base price of the settlement currency, over today's. Expired options have τ = 0: their intrinsic value."""
     move = state.log_forward + bump.log_spot
     deviation = state.vol * jnp.sqrt(state.time)[:, None]
-    price = normalised(terms.log_moneyness[:, None] - move, deviation, terms.sign[:, None])
-    carry = (state.log_discount - bump.rate * state.time)[:, None] + terms.linear[:, None] * move
-    growth = jnp.exp(state.log_settlement + bump.log_settlement + carry)
-    return terms.scale[:, None] * (growth * price)
+    price = formula.price(terms.log_moneyness[:, None], move, deviation, terms.sign[:, None])
+    growth = jnp.exp(state.log_discount - bump.rate * state.time + bump.log_settlement)
+    return (terms.scale * growth)[:, None] * (state.settlement * price)

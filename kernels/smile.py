@@ -1,15 +1,18 @@
-"""A smile under scenarios as a matrix product: vol[option, scenario] = table[option, node] · hat[node, scenario].
+"""A smile under scenarios: each option tabulates its volatility at a few fixed moves of its underlying's log price.
 
-All options on one underlying see the same move x of its log price, so each tabulates its volatility at a few fixed
-moves, and the interpolation weights (hat functions, two non-zero per scenario) are shared. A product instead of a
-gather keeps the kernel free of indices: differentiable, and as fast on a GPU as on a CPU.
+Where a move stands among them is found once for all options on one underlying; an option then reads two entries of its
+table. Linear between the nodes, flat beyond the outermost.
 """
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
+import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jax.custom_derivatives import SymbolicZero
+from jaxtyping import Array, Float, Int
 
 
 def _nodes() -> np.ndarray:
@@ -21,11 +24,56 @@ def _nodes() -> np.ndarray:
 NODES: Float[np.ndarray, " node"] = _nodes()
 
 
-def hats(move: Float[Array, "*batch scenario"]) -> Float[Array, "*batch node scenario"]:
-    """Linear interpolation weights of `move` over `NODES`; they sum to 1, and beyond the outermost node are flat."""
-    nodes = jnp.asarray(NODES, move.dtype).reshape((1,) * (move.ndim - 1) + (-1, 1))
-    gap = jnp.diff(nodes, axis=-2)
-    # Clipped before it is divided: at a node both clips are exact ties, and the derivative is the mean of both slopes.
-    ramp = jnp.clip(move[..., None, :] - nodes[..., :-1, :], 0, gap) / gap
-    one = jnp.ones_like(ramp[..., :1, :])
-    return jnp.concatenate([one, ramp], -2) - jnp.concatenate([ramp, 0 * one], -2)
+class Place(NamedTuple):
+    """Where moves stand among `NODES`."""
+
+    node: Int[Array, "*shape"]
+    """The last node at or below, the first at least, the last but one at most."""
+    share: Float[Array, "*shape"]
+    """Of the way to the next node, in [0, 1]."""
+
+
+def place(move: Float[Array, "*shape"]) -> Place:
+    """Of moves of the log price; NaN has a NaN share."""
+    nodes = jnp.asarray(NODES, move.dtype)
+    found = jnp.searchsorted(nodes, move, side="right", method="scan_unrolled").astype(jnp.int32)
+    node = jnp.clip(found - 1, 0, len(NODES) - 2)
+    low, high = nodes[node], nodes[node + 1]
+    return Place(node, jnp.clip((move - low) / (high - low), 0, 1))
+
+
+@jax.custom_jvp
+def smile_vol(
+    table: Float[Array, "option node"], at: Place, move: Float[Array, "option scenario"]
+) -> Float[Array, "option scenario"]:
+    """Volatility of each option from its `table` at `at`, the place of `move`, by which alone it has a derivative.
+
+    That is the slope between two nodes and at a node the mean of both: none favours a side of the standing market.
+    """
+    del move
+    # The table as it is: differences of it are taken again for every scenario where all becomes one loop.
+    low, high = _taken(table, at.node), _taken(table, at.node + 1)
+    return low + at.share * (high - low)
+
+
+def _smile_vol_jvp(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
+    table, at, move = primals
+    by_table, _, by_move = tangents
+    vol = smile_vol(table, at, move)
+    along = jnp.zeros_like(vol)
+    if not isinstance(by_move, SymbolicZero):
+        gap, before = jnp.asarray(np.diff(NODES), move.dtype), jnp.maximum(at.node - 1, 0)
+        above, below = ((_taken(table, n + 1) - _taken(table, n)) / gap[n] for n in (at.node, before))
+        slope = jnp.where(at.share == 0, (below + above) / 2, above)
+        along += jnp.where(jnp.abs(move) > float(NODES[-1]), 0, slope) * by_move
+    if not isinstance(by_table, SymbolicZero):
+        along += smile_vol(by_table, at, move)
+    return vol, along
+
+
+smile_vol.defjvp(_smile_vol_jvp, symbolic_zeros=True)
+
+
+def _taken(table: Float[Array, "option node"], node: Int[Array, "option scenario"]) -> Float[Array, "option scenario"]:
+    # In bounds by construction, see `place`.
+    return jnp.take_along_axis(table, node, axis=1, mode="promise_in_bounds")

@@ -9,8 +9,8 @@ import QuantLib as ql
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pmvar.kernels.black import SMALLEST_DEVIATION, black, normalised_black
-from pmvar.kernels.european import Bump, EuropeanState, EuropeanTerms, european_value
+from pmvar.kernels.black import SMALLEST_DEVIATION, black, moved_black, normalised_black
+from pmvar.kernels.european import Bump, EuropeanState, EuropeanTerms, Formula, european_value
 
 EPS = float(np.finfo(np.float64).eps)
 NONE = Bump(*(jnp.zeros(()) for _ in Bump._fields))
@@ -60,6 +60,22 @@ def test_double_precision_against_arbitrary_precision():
     ordinary = material & (bound < 1e-12)
     assert ordinary.sum() > 1_000
     assert np.max(error[ordinary] / reference[ordinary]) <= 1e-12
+
+
+@pytest.mark.parametrize(("dtype", "bound"), [(np.float64, 4), (np.float32, 5)])
+def test_a_moved_forward_is_priced_as_the_normalised_price_times_its_growth(dtype, bound):
+    """Against 50 digits: within a few roundings of the larger of forward and strike, d₁'s own conditioning included."""
+    k, s, sign = (x.astype(dtype) for x in cases(3_000, 11))
+    x = np.clip(np.random.default_rng(12).standard_t(3, len(k)) * 0.3, -8, 8).astype(dtype)
+    got = np.asarray(moved_black(*(jnp.asarray(a) for a in (k, x, s, sign))))
+    assert got.dtype == dtype
+    moneyness = [float(a) - float(b) for a, b in zip(k, x, strict=True)]
+    growth = np.exp(x.astype(np.float64))
+    reference = growth * [exact(m, *rest) for m, *rest in zip(moneyness, s, sign, strict=True)]
+    scale = np.maximum(growth, np.exp(k.astype(np.float64)))
+    # A rounding of k − x moves the price by at most φ(d)/s of it, one of e^x or e^k by as much as they count.
+    rounding = np.finfo(dtype).eps * (1 + np.abs(k) + np.abs(x))
+    np.testing.assert_array_less(np.abs(got - reference) / scale, bound * rounding)
 
 
 def test_double_precision_against_quantlib():
@@ -117,9 +133,9 @@ def test_black_scholes_merton_oracle():
     def call(spot, vol, strike):
         one = jnp.ones(1)
         f = spot * np.exp(0.05)
-        terms = EuropeanTerms((f * discount) * one, jnp.log(strike / f) * one, one, one)
-        state = EuropeanState(jnp.zeros((1, 1)), vol * jnp.ones((1, 1)), jnp.zeros((1, 1)), jnp.zeros(1), one)
-        return european_value(terms, state, NONE)[0, 0]
+        terms = EuropeanTerms((f * discount) * one, jnp.log(strike / f) * one, one)
+        state = EuropeanState(jnp.zeros((1, 1)), vol * jnp.ones((1, 1)), jnp.ones((1, 1)), jnp.zeros(1), one)
+        return european_value(terms, state, NONE, Formula.LINEAR)[0, 0]
 
     at = (jnp.asarray(100.0), jnp.asarray(0.2), jnp.asarray(100.0))
     assert float(call(*at)) == pytest.approx(10.450583572185567, rel=1e-14)

@@ -14,6 +14,7 @@ from jaxtyping import Array
 import pmvar
 from pmvar.errors import InputError
 from pmvar.kernels.bachelier import normalised_bachelier
+from pmvar.kernels.european import Formula
 from pmvar.market.price_scale import LOGNORMAL, PriceScale
 from pmvar.market.snapshot import MarketSnapshot
 from pmvar.scenarios import ScenarioSet, simulate, stress_scenarios
@@ -191,18 +192,22 @@ def test_exposures_against_displaced_scenarios() -> None:
 
     @eqx.filter_jit
     def pnl(block: Block, forward: Array, base: Array, spot: Array) -> Array:
-        moved = world._replace(log_forward=world.log_forward + forward, log_base=world.log_base + base)
+        moved = world._replace(
+            log_forward=world.log_forward + forward,
+            log_base=world.log_base + base,
+            base=world.base * jnp.exp(base),
+        )
         return block.pnl(moved, none._replace(log_spot=spot))
 
     kinds = set()
     for index, block in plan.blocks:
-        kinds.add((type(block).__name__, getattr(block, "bachelier", None)))
+        kinds.add((type(block).__name__, getattr(block, "formula", None)))
         found = block_exposure(block, world, drawn().vol_cap)
         for field, where in (("log_forward", (1, 0, 0)), ("log_base", (0, 1, 0)), ("log_spot", (0, 0, 1))):
             up, down = (pnl(block, *(jnp.asarray(side * h * w) for w in where)) for side in (1, -1))
             error = np.asarray(getattr(found, field) - (up - down) / (2 * h))[index >= 0]
             assert np.abs(error).max() <= 1e-6 * 200, (type(block).__name__, field)
-    assert kinds == {("DisplacedBlock", None), ("EuropeanBlock", False), ("EuropeanBlock", True)}
+    assert kinds == {("DisplacedBlock", None), ("EuropeanBlock", Formula.LINEAR), ("EuropeanBlock", Formula.BACHELIER)}
 
 
 # ---- the curve, the scale ------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from jaxtyping import Array
 from pmvar.kernels.bachelier import implied_bachelier_deviation, normalised_bachelier
 from pmvar.kernels.black import normalised_black
 from pmvar.kernels.delta_one import carried_pnl, displaced_pnl, margined_pnl
-from pmvar.kernels.european import Bump, EuropeanState, EuropeanTerms, european_value
+from pmvar.kernels.european import Bump, EuropeanState, EuropeanTerms, Formula, european_value
 from pmvar.kernels.exercise_table import ExerciseTable, tabulated
 from pmvar.kernels.implied_vol import implied_total_deviation
 
@@ -49,11 +49,11 @@ class Case(NamedTuple):
         return self.arguments[: self.n_active], self.arguments[self.n_active :]
 
 
-def european(linear: float, normalised: Callable[..., Array]) -> Callable[..., Array]:
+def european(formula: Formula) -> Callable[..., Array]:
     def value(move, vol, settlement, rate, k, sign, time) -> Array:
-        terms = EuropeanTerms(jnp.ones_like(k), k, sign, jnp.full_like(k, linear))
-        state = EuropeanState(move[:, None], vol[:, None], settlement[:, None], jnp.zeros_like(k), time)
-        return european_value(terms, state, _bump(rate), normalised)[:, 0]
+        terms = EuropeanTerms(jnp.ones_like(k), k, sign)
+        state = EuropeanState(move[:, None], vol[:, None], jnp.exp(settlement)[:, None], jnp.zeros_like(k), time)
+        return european_value(terms, state, _bump(rate), formula)[:, 0]
 
     return value
 
@@ -95,9 +95,7 @@ STATE = grid(MOVE, VOL, np.array([-5.0, 0.0, 5.0]), np.zeros(1), K, SIGN, TIME)
 CASES = [
     Case("black", normalised_black, grid(K, S, SIGN), BOTH),
     Case("bachelier", normalised_bachelier, grid(np.concatenate([RATIO, -RATIO, [0.0]]), S, SIGN), BOTH),
-    Case("european linear", european(1.0, normalised_black), STATE, BOTH, 4),
-    Case("european inverse", european(0.0, normalised_black), STATE, BOTH, 4),
-    Case("european bachelier", european(0.0, normalised_bachelier), STATE, BOTH, 4),
+    *(Case(f"european {formula}", european(formula), STATE, BOTH, 4) for formula in Formula),
     Case("carried", delta_one(carried_pnl, 1.0), grid(MOVE, MOVE), BOTH),
     Case("margined linear", delta_one(margined, 1.0, 1.0), grid(MOVE, np.array([-5.0, 0.0, 5.0])), BOTH),
     Case("margined inverse", delta_one(margined, 1.0, -1.0), grid(MOVE, np.array([-5.0, 0.0, 5.0])), BOTH),

@@ -55,15 +55,15 @@ class AverageBlock(PayoffBlock):
 
     def values(self, world: World, bump: Bump, wide: Bump) -> tuple[Array, Array]:
         """See the base."""
-        log_base, move = world.log_base[self.base_row], world.log_forward[self.smile.slice_row]
+        base, move = world.base[self.base_row], world.log_forward[self.smile.slice_row]
         moments = cast((self.then, self.average_then), move.dtype)
-        then = self._value(*moments, move, self.smile.vol(world, bump), log_base, bump)
+        then = self._value(*moments, move, self.smile.vol(world, bump), base, bump)
         vol = (self.vol_today + self.vol_slope * wide.log_spot + wide.vol)[:, None]
         still = jnp.zeros_like(vol)
-        return then, self._value(self.today, self.average_today, still, vol, still, wide)
+        return then, self._value(self.today, self.average_today, still, vol, still + 1, wide)
 
     def _value(
-        self, moment: Moment, state: AverageState, move: Array, vol: Array, log_base: Array, bump: Bump
+        self, moment: Moment, state: AverageState, move: Array, vol: Array, base: Array, bump: Bump
     ) -> Array:
         strike, known, sign, linear, carry = (
             x.astype(move.dtype)[:, None] for x in (self.strike, self.known, self.sign, self.linear, self.carry)
@@ -77,7 +77,7 @@ class AverageBlock(PayoffBlock):
         variance = vol**2 * before + window_variance(vol**2 * left, state.share[:, :, None])
         price = average_price(ahead, strike - realised, variance, sign)
         price = price * jnp.where(linear > 0, 1.0, 1 / (known + realised + ahead))
-        return moment.money(price, log_base, bump)
+        return moment.money(price, base, bump)
 
 
 def average_block(listed: Listed) -> AverageBlock:

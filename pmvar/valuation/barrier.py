@@ -50,16 +50,16 @@ class BarrierBlock(PayoffBlock):
 
     def values(self, world: World, bump: Bump, wide: Bump) -> tuple[Array, Array]:
         """See the base."""
-        log_base, move = world.log_base[self.base_row], world.log_forward[self.smile.slice_row]
+        base, move = world.base[self.base_row], world.log_forward[self.smile.slice_row]
         before = (self.vol_today + self.vol_slope * wide.log_spot + wide.vol)[:, None]
         still = jnp.zeros_like(before)
         moments = cast((self.then, self.state_then), move.dtype)
         vol = self.smile.vol(world, bump)
-        then = self._value(*moments, move, vol, before.astype(move.dtype), log_base, bump)
-        return then, self._value(self.today, self.state_today, still, before, before, still, wide)
+        then = self._value(*moments, move, vol, before.astype(move.dtype), base, bump)
+        return then, self._value(self.today, self.state_today, still, before, before, still + 1, wide)
 
     def _value(
-        self, moment: Moment, state: BarrierState, move: Array, vol: Array, before: Array, log_base: Array, bump: Bump
+        self, moment: Moment, state: BarrierState, move: Array, vol: Array, before: Array, base: Array, bump: Bump
     ) -> Array:
         dtype = move.dtype
         k, barrier, rebate, linear = (
@@ -73,7 +73,7 @@ class BarrierBlock(PayoffBlock):
         hit = hit_probability(terms.up * start, terms.up * h, before**2 * passed)
         deviation, ratio = vol * jnp.sqrt(moment.time)[:, None], jnp.exp(move)
         price = barrier_price(terms, k - move, h, carry, deviation, rate, rebate / ratio, hit)
-        return moment.money(price * jnp.where(linear > 0, ratio, 1.0), log_base, bump)
+        return moment.money(price * jnp.where(linear > 0, ratio, 1.0), base, bump)
 
 
 def barrier_block(listed: Listed) -> BarrierBlock:

@@ -11,12 +11,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from pmvar.kernels.american_dividends import DividendTable
-from pmvar.kernels.bachelier import normalised_bachelier
-from pmvar.kernels.black import normalised_black
 from pmvar.kernels.delta_one import carried_pnl, displaced_pnl, margined_pnl
-from pmvar.kernels.european import Bump, EuropeanState, EuropeanTerms, european_value, smile_vol
+from pmvar.kernels.european import Bump, EuropeanState, EuropeanTerms, Formula, european_value
 from pmvar.kernels.exercise_table import ExerciseTable
-from pmvar.kernels.smile import hats
+from pmvar.kernels.smile import Place, smile_vol
 from pmvar.valuation.fitted_smile import FittedSmile
 from pmvar.valuation.world import World
 
@@ -97,26 +95,27 @@ class DisplacedBlock(Block):
 
 
 class Smile(eqx.Module):
-    """Vols of a block of options in a world; those on one underlying stand together where they have a smile."""
+    """Vols of a block of options in a world."""
 
-    vol_at_node: Float[Array, "piece width node"]
+    vol_at_node: Float[Array, "option node"]
     """Volatility after moves `NODES` of the log spot; a single node is a flat smile."""
     slice_row: Int[Array, " option"]
-    spot_row: Int[Array, " group"]
-    """Slice of each group's spot."""
+    spot_row: Int[Array, " option"]
+    """Slice of the underlying's spot."""
+    place_row: Int[Array, " option"]
+    """Row of `World.place`."""
 
     def vol(self, world: World, bump: Bump) -> Float[Array, "option scenario"]:
         """Per √year. A bump of today's vols is scaled by the scenario like the vols themselves."""
-        table = self.vol_at_node.astype(world.log_base.dtype)
-        if table.shape[-1] == 1:
-            vol = table.reshape(-1, 1) + bump.vol
-        else:
-            vol = smile_vol(table, hats(world.log_forward[self.spot_row] + bump.log_spot)) + bump.vol
-        return vol * world.vol_multiplier[self.slice_row]
+        vol = self.vol_at_node.astype(world.log_base.dtype)
+        if vol.shape[-1] > 1:
+            at = Place(*(x[self.place_row] for x in world.place))
+            vol = smile_vol(vol, at, world.log_forward[self.spot_row] + bump.log_spot)
+        return (vol + bump.vol) * world.vol_multiplier[self.slice_row]
 
 
 class EuropeanBlock(Block):
-    """European options; `bachelier` of all or none."""
+    """European options of one formula."""
 
     terms: EuropeanTerms
     smile: Smile | FittedSmile
@@ -130,16 +129,15 @@ class EuropeanBlock(Block):
     log_discount_then: Float[Array, " option"]
     """ln of the discount factor at the horizon over today's."""
     base_row: Int[Array, " option"]
-    bachelier: bool = eqx.field(static=True, default=False)
+    formula: Formula = eqx.field(static=True)
 
     def pnl(self, world: World, bump: Bump) -> Float[Array, "instrument scenario"]:
         """See the base."""
         dtype = world.log_base.dtype
-        normalised = normalised_bachelier if self.bachelier else normalised_black
         then = EuropeanState(
             world.log_forward[self.smile.slice_row],
             self.smile.vol(world, bump),
-            world.log_base[self.base_row],
+            world.base[self.base_row],
             self.log_discount_then.astype(dtype),
             self.time_then.astype(dtype),
         )
@@ -147,9 +145,9 @@ class EuropeanBlock(Block):
         wide = cast(bump, jnp.dtype(jnp.float64))
         still = jnp.zeros((len(self.time_today), 1))
         vol_today = (self.vol_today + self.vol_slope * wide.log_spot + wide.vol)[:, None]
-        today = EuropeanState(still, vol_today, still, still[:, 0], self.time_today)
-        before = european_value(self.terms, today, wide, normalised).astype(dtype)
-        after = european_value(cast(self.terms, dtype), then, bump, normalised)
+        today = EuropeanState(still, vol_today, jnp.ones_like(still), still[:, 0], self.time_today)
+        before = european_value(self.terms, today, wide, self.formula).astype(dtype)
+        after = european_value(cast(self.terms, dtype), then, bump, self.formula)
         return after - before
 
 

@@ -56,6 +56,7 @@ def block_exposure(block: Block, world: World, vol_cap: float, dated: Float[Arra
             log_forward=forward if dated is None else forward + basis * dated.astype(dtype)[:, None],
             vol_multiplier=world.vol_multiplier * (1 + moved.log_vol * slope),
             log_base=world.log_base + moved.log_base,
+            base=world.base * jnp.exp(moved.log_base),
             curve=curve,
         )
         return block.pnl(state, Bump(moved.log_spot, moved.vol, moved.rate, moved.log_settlement))

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from pmvar.instruments import Instruments
-from pmvar.kernels.black import normalised_black
+from pmvar.kernels.black import moved_black
 from pmvar.kernels.digital import normalised_digital
 from pmvar.kernels.european import Bump
 from pmvar.kernels.quanto import quanto_drift
@@ -91,11 +91,10 @@ class Moment(NamedTuple):
     log_discount: Float[Array, " option"]
     """ln of the discount factor to expiry over today's."""
 
-    def money(self, price: Float[Array, "option scenario"], log_base: Array, bump: Bump) -> Array:
-        """A price in units of payoff, not discounted, in base currency; `log_base` ln of the settlement price over
-        today's."""
-        carry = (self.log_discount - bump.rate * self.time)[:, None]
-        return self.scale[:, None] * (jnp.exp(log_base + bump.log_settlement + carry) * price)
+    def money(self, price: Float[Array, "option scenario"], base: Array, bump: Bump) -> Array:
+        """A price in units of payoff, not discounted, in base currency; `base` the settlement price over today's."""
+        growth = jnp.exp(self.log_discount - bump.rate * self.time + bump.log_settlement)
+        return (self.scale * growth)[:, None] * (base * price)
 
 
 class PayoffBlock(Block):
@@ -132,26 +131,26 @@ class DigitalBlock(PayoffBlock):
 
     def values(self, world: World, bump: Bump, wide: Bump) -> tuple[Array, Array]:
         """See the base."""
-        log_base, move = world.log_base[self.base_row], world.log_forward[self.smile.slice_row]
+        base, move = world.base[self.base_row], world.log_forward[self.smile.slice_row]
         vol, unbumped = self.smile.vol(world, bump), bump._replace(vol=jnp.zeros_like(bump.vol))
         if isinstance(self.smile, FittedSmile):
             slope = self.smile.slope(world, unbumped)
         else:
             assert self.slope is not None, "a tabulated smile has a table of slopes"
             slope = self.slope.vol(world, unbumped)
-        then = self._value(cast(self.then, move.dtype), move, vol, slope, log_base, bump)
+        then = self._value(cast(self.then, move.dtype), move, vol, slope, base, bump)
         vol, by_log, slope, slope_by_log = self.vol_today[:, :, None]
         vol, slope = vol + by_log * wide.log_spot + wide.vol, slope + slope_by_log * wide.log_spot
         still = jnp.zeros_like(vol)
-        return then, self._value(self.today, still, vol, slope, still, wide)
+        return then, self._value(self.today, still, vol, slope, still + 1, wide)
 
-    def _value(self, moment: Moment, move: Array, vol: Array, slope: Array, log_base: Array, bump: Bump) -> Array:
+    def _value(self, moment: Moment, move: Array, vol: Array, slope: Array, base: Array, bump: Bump) -> Array:
         k, sign, asset, power = (
             x.astype(move.dtype)[:, None] for x in (self.log_moneyness, self.sign, self.asset, self.power)
         )
         move, root = move + bump.log_spot, jnp.sqrt(moment.time)[:, None]
         price = normalised_digital(k - move, vol * root, slope * root, sign, asset)
-        return moment.money(price * jnp.exp(power * move), log_base, bump)
+        return moment.money(price * jnp.exp(power * move), base, bump)
 
 
 def digital_block(listed: Listed) -> DigitalBlock:
@@ -166,7 +165,7 @@ def digital_block(listed: Listed) -> DigitalBlock:
     if isinstance(smile, Smile):
         shape = smile.vol_at_node.shape
         # A flat smile, which has one node, has no slope.
-        nodes = at_node.reshape(shape) if shape[-1] > 1 else np.zeros(shape)
+        nodes = at_node if shape[-1] > 1 else np.zeros(shape)
         table_of_slopes = replace(smile, vol_at_node=jnp.asarray(nodes))
     return DigitalBlock(
         smile=smile,
@@ -219,18 +218,17 @@ class QuantoBlock(PayoffBlock):
 
     def values(self, world: World, bump: Bump, wide: Bump) -> tuple[Array, Array]:
         """See the base."""
-        log_base, move = world.log_base[self.base_row], world.log_forward[self.smile.slice_row]
-        then = self._value(cast(self.then, move.dtype), move, self.smile.vol(world, bump), log_base, bump)
+        base, move = world.base[self.base_row], world.log_forward[self.smile.slice_row]
+        then = self._value(cast(self.then, move.dtype), move, self.smile.vol(world, bump), base, bump)
         vol = (self.vol_today + self.vol_slope * wide.log_spot + wide.vol)[:, None]
         still = jnp.zeros_like(vol)
-        return then, self._value(self.today, still, vol, still, wide)
+        return then, self._value(self.today, still, vol, still + 1, wide)
 
-    def _value(self, moment: Moment, move: Array, vol: Array, log_base: Array, bump: Bump) -> Array:
+    def _value(self, moment: Moment, move: Array, vol: Array, base: Array, bump: Bump) -> Array:
         k, sign, covariance = (x.astype(move.dtype)[:, None] for x in (self.log_moneyness, self.sign, self.covariance))
         time = moment.time[:, None]
         move = move + bump.log_spot + quanto_drift(vol, time, covariance)
-        price = normalised_black(k - move, vol * jnp.sqrt(time), sign)
-        return moment.money(price * jnp.exp(move), log_base, bump)
+        return moment.money(moved_black(k, move, vol * jnp.sqrt(time), sign), base, bump)
 
 
 def quanto_block(listed: Listed) -> QuantoBlock:

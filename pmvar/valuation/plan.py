@@ -15,7 +15,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from pmvar.instruments import Instruments, variance_time
 from pmvar.kernels.american_dividends import DividendTable, dividend_table
-from pmvar.kernels.european import Bump, EuropeanTerms
+from pmvar.kernels.european import Bump, EuropeanTerms, Formula
 from pmvar.kernels.exercise_table import ExerciseTable, tabulated
 from pmvar.kernels.smile import NODES
 from pmvar.market.snapshot import MarketSnapshot
@@ -61,7 +61,7 @@ REACH = 2.0
 list alone, are exercised by the boundary of this."""
 
 SMILE_GROUPS = ((1, 256), (16, 16))
-"""(groups, options a group) of the blocks of options with a smile; a group has one underlying."""
+"""(groups, options a group) of the blocks of options on fitted smiles; a group has one underlying."""
 
 
 class Placed(NamedTuple):
@@ -231,32 +231,34 @@ def _bonds(context: Context, columns: Sequence[int]) -> Iterator[Placed]:
 
 
 def _european(context: Context, columns: Sequence[int]) -> Iterator[Placed]:
-    return _optioned(context, columns, _european_block)
+    inverse = context.instruments.settlement == Settlement.INVERSE
+    for formula in (Formula.LINEAR, Formula.INVERSE):
+        own = [i for i in columns if inverse[i] == (formula is Formula.INVERSE)]
+        yield from _optioned(context, own, partial(_european_block, formula=formula))
 
 
 def _optioned(context: Context, columns: Sequence[int], build: Callable[..., Block]) -> Iterator[Placed]:
-    """Options by underlying; those with a smile cut into groups of the canonical widths, flat ones as they come."""
-    table = context.instruments
+    """Options by underlying: on flat smiles, on tabulated ones, and in groups of canonical widths on fitted ones."""
+    table, vols = context.instruments, context.market.vols
 
     def order(i: int) -> tuple:
         return str(table.underlying[i]), float(table.expiry[i]), float(table.strike[i]), str(table.instrument_id[i])
 
     ordered = sorted(columns, key=order)
     options = _options(context, np.array(ordered, dtype=np.int64))
-    is_flat = np.ptp(options.vol_at_node, axis=1) <= 1e-12 * options.vol_today
-    for index, filled in _padded([i for i in ordered if is_flat[i]]):
+    is_flat = _is_flat(options)
+    flat, rest = ([i for i in ordered if is_flat[i] == kind] for kind in (True, False))
+    tabulated, fitted = ([i for i in rest if vols[table.underlying[i]].is_fitted == kind] for kind in (False, True))
+    for index, filled in (*_padded(flat), *_padded(tabulated)):
         yield Placed(index, build(context, options, filled, groups=0))
-    # A block's surfaces are all raw or all fitted.
-    kinds = [(fitted, groups) for fitted in (False, True) for groups, _ in SMILE_GROUPS]
-    pieces: dict[tuple[bool, int], list[list[int]]] = {kind: [] for kind in kinds}
-    for underlying, members in groupby([i for i in ordered if not is_flat[i]], key=lambda i: table.underlying[i]):
-        rest, fitted = list(members), context.market.vols[underlying].is_fitted
+    pieces: dict[int, list[list[int]]] = {groups: [] for groups, _ in SMILE_GROUPS}
+    for _, members in groupby(fitted, key=lambda i: table.underlying[i]):
+        left = list(members)
         for (groups, width), least in zip(SMILE_GROUPS, (160, 1), strict=True):
-            while len(rest) >= least:
-                pieces[fitted, groups].append(rest[:width])
-                rest = rest[width:]
-    for (_, groups), found in pieces.items():
-        width = dict(SMILE_GROUPS)[groups]
+            while len(left) >= least:
+                pieces[groups].append(left[:width])
+                left = left[width:]
+    for (groups, width), found in zip(SMILE_GROUPS, pieces.values(), strict=True):
         for start in range(0, len(found), groups):
             stack = found[start : start + groups]
             stack += [stack[0][:1]] * (groups - len(stack))
@@ -279,6 +281,11 @@ class Options(NamedTuple):
     """Factor to expiry; 1 for inverse options."""
     log_discount_then: Float[np.ndarray, " instrument"]
     """ln of the forward discount factor over `discount`."""
+
+
+def _is_flat(options: Options, at: np.ndarray | slice = slice(None)) -> Bool[np.ndarray, " option"]:
+    """Whether the vols of options `at` are the same after all of the moves."""
+    return np.ptp(options.vol_at_node[at], axis=1) <= 1e-12 * options.vol_today[at]
 
 
 def _options(context: Context, columns: Int[np.ndarray, " option"]) -> Options:
@@ -312,15 +319,18 @@ def _options(context: Context, columns: Int[np.ndarray, " option"]) -> Options:
 def _smile(
     context: Context, options: Options, filled: np.ndarray, slices: Int[Array, " option"], *, groups: int
 ) -> Smile | FittedSmile:
-    """Of the options `filled` on rows `slices` of a `World`."""
-    if groups and context.market.vols[str(context.instruments.underlying[filled[0]])].is_fitted:
+    """Of the options `filled` on rows `slices` of a `World`: fitted ones, of `groups` underlyings, or where that is 0
+    all flat or all tabulated."""
+    if groups:
         return _fitted_smile(context, options, filled, slices, groups=groups)
-    at_node = options.vol_at_node[filled]
-    first = context.instruments.underlying[filled.reshape(max(groups, 1), -1)[:, 0]]
+    names, layout = context.instruments.underlying[filled].tolist(), context.layout
+    is_flat = _is_flat(options, filled)[0]
     return Smile(
-        vol_at_node=jnp.asarray(at_node.reshape(groups, -1, len(NODES)) if groups else at_node[None, :, :1]),
+        vol_at_node=jnp.asarray(options.vol_at_node[filled, : 1 if is_flat else None]),
         slice_row=slices,
-        spot_row=jnp.asarray(np.array([context.layout.slice_row[Slice(str(u), np.inf)] for u in first])),
+        spot_row=jnp.asarray(np.array([layout.slice_row[Slice(u, np.inf)] for u in names])),
+        # A flat smile may be that of a fitted surface, and looks nothing up.
+        place_row=jnp.asarray(np.array([0 if is_flat else layout.place_row[u] for u in names])),
     )
 
 
@@ -354,9 +364,9 @@ def _fitted_smile(
 
 
 def _european_block(
-    context: Context, options: Options, filled: np.ndarray, *, groups: int, bachelier: bool = False
+    context: Context, options: Options, filled: np.ndarray, *, groups: int, formula: Formula
 ) -> EuropeanBlock:
-    """A block of `BLOCK` options; `groups` of one underlying each, or 0 for flat smiles."""
+    """A block of `BLOCK` options whose smiles are as `_smile` says."""
     table, market, layout = context.instruments, context.market, context.layout
     end, linear = layout.scenarios.horizon_end, table.settlement[filled] == Settlement.LINEAR
     unit, expiry = context.unit[filled], table.expiry[filled]
@@ -370,7 +380,6 @@ def _european_block(
             scale=jnp.asarray(table.contract_size[filled] * context.settlement_price[filled] * money),
             log_moneyness=jnp.asarray(options.moneyness[filled]),
             sign=jnp.asarray(np.where(table.put_call[filled] == PutCall.CALL, 1.0, -1.0)),
-            linear=jnp.asarray((linear & (not bachelier)).astype(float)),
         ),
         smile=_smile(context, options, filled, slices, groups=groups),
         vol_today=jnp.asarray(options.vol_today[filled]),
@@ -379,12 +388,12 @@ def _european_block(
         time_then=jnp.asarray(np.where(window > 0, averaged, then) / SECONDS_PER_YEAR),
         log_discount_then=jnp.asarray(options.log_discount_then[filled]),
         base_row=bases,
-        bachelier=bachelier,
+        formula=formula,
     )
 
 
 def _bachelier(context: Context, columns: Sequence[int]) -> Iterator[Placed]:
-    return _optioned(context, columns, partial(_european_block, bachelier=True))
+    return _optioned(context, columns, partial(_european_block, formula=Formula.BACHELIER))
 
 
 def _displaced(context: Context, columns: Sequence[int]) -> Iterator[Placed]:
@@ -413,7 +422,7 @@ def _american(context: Context, columns: Sequence[int]) -> Iterator[Placed]:
 def _american_block(
     context: Context, options: Options, filled: np.ndarray, *, groups: int, dividends: bool
 ) -> AmericanBlock:
-    """A block of `BLOCK` options; `groups` of one underlying each, or 0 for flat smiles. All or none have `drops`."""
+    """A block of `BLOCK` options whose smiles are as `_smile` says. All or none have `dividends`."""
     table, market, layout = context.instruments, context.market, context.layout
     end, expiry = layout.scenarios.horizon_end, table.expiry[filled]
     rate, held = np.array([american_rates(table, i, market, end) for i in filled.tolist()]).T

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from pmvar.kernels.smile import Place, place
 from pmvar.kernels.svi import Svi
 from pmvar.market.snapshot import MarketSnapshot
 from pmvar.market.surface import SviSlice
@@ -46,6 +47,10 @@ class World(NamedTuple):
     """σ₁/σ₀ of each slice."""
     log_base: Float[Array, "currency scenario"]
     """Log changes of prices in base currency at the horizon: assets, then the base currency itself (zeros)."""
+    base: Float[Array, "currency scenario"]
+    """Its exponential, taken once for all instruments: who moves one moves both."""
+    place: Place
+    """Where `log_forward` of the spots stands among the nodes of tabulated smiles, see `Layout.place_row`."""
     curve: Float[Array, "curve_factor scenario"]
     """Absolute moves of zero rates and spreads at the horizon, per year."""
     svi: Svi | None = None
@@ -78,6 +83,12 @@ class Layout:
     def slice_row(self) -> dict[Slice, int]:
         """Row of each slice."""
         return {s: i for i, s in enumerate(self.slices)}
+
+    @cached_property
+    def place_row(self) -> dict[str, int]:
+        """Row in `World.place` of each underlying that has a surface of quotes."""
+        vols, names = self.market.vols, dict.fromkeys(s.underlying for s in self.slices)
+        return {u: i for i, u in enumerate(u for u in names if u in vols and not vols[u].is_fitted)}
 
     def settles_inside(self, s: Slice) -> bool:
         """Whether a slice expires at or before the horizon: it then ends at the spot of that moment."""
@@ -161,9 +172,11 @@ class Layout:
             log_tenor.append(self.log_tenor(s))
         names = [name for points in self.bases.values() for name, _ in points]
         weight = np.array([[w.get(f, 0.0) for f in names] for w in map(self.basis_weights, self.slices)])
+        spots = np.array([self.slice_row[Slice(u, np.inf)] for u in self.place_row], dtype=np.int32)
         # What fills up stands still: the base currency, without a carry.
         fill = (0, rows(len(self.slices)) - len(self.slices))
         return _Arrays(
+            spot_row=np.pad(spots, (0, rows(len(spots)) - len(spots))),
             price_factor=self._factors(FactorKind.SPOT),
             vol_factor=self._factors(FactorKind.VOL),
             term_factor=self._factors(FactorKind.TERM) if any(log_tenor) else None,
@@ -238,6 +251,7 @@ def rows(n: int) -> int:
 class _Arrays(NamedTuple):
     """A layout as integers and floats."""
 
+    spot_row: Int[np.ndarray, " place"]
     price_factor: Int[np.ndarray, " asset_or_base"]
     vol_factor: Int[np.ndarray, " asset_or_base"]
     term_factor: Int[np.ndarray, " asset_or_base"] | None
@@ -286,7 +300,9 @@ def _world(
     curve = moves[0][arrays.curve_factor]
     if FactorKind.RATE not in moving:
         curve = jnp.zeros_like(curve)
-    world = World(forward.astype(dtype), jnp.exp(vol).astype(dtype), base.astype(dtype), curve.astype(dtype))
+    forward, multiplier, growth = (x.astype(dtype) for x in (forward, jnp.exp(vol), jnp.exp(base)))
+    at = place(forward[arrays.spot_row])
+    world = World(forward, multiplier, base.astype(dtype), growth, at, curve.astype(dtype))
     if arrays.fitted is None:
         return world
     shape = moves[0] if FactorKind.VOL in moving else jnp.zeros_like(moves[0])
