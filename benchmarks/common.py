@@ -27,7 +27,7 @@ if str(HERE.parent) not in sys.path:
     # The checkout that the benchmark lies in, installed or not.
     sys.path.insert(0, str(HERE.parent))
 
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
 PACKAGES = ("jax", "jaxlib", "numpy", "scipy", "numba", "torch", "QuantLib")
 Figures = dict[str, Any]
 
@@ -38,10 +38,11 @@ def _keep_freed_memory() -> str:
         return "as the system has it"
     try:
         libc = ctypes.CDLL("libc.so.6")
-        done = libc.mallopt(M_MMAP_THRESHOLD, 1 << 30) and libc.mallopt(M_TRIM_THRESHOLD, (1 << 31) - 1)
+        wanted = {M_MMAP_THRESHOLD: 1 << 30, M_TRIM_THRESHOLD: (1 << 31) - 1, M_ARENA_MAX: 2}
+        done = all(libc.mallopt(*each) for each in wanted.items())
     except (OSError, AttributeError):
         done = 0
-    return "mmap threshold 1 GiB, trim threshold 2 GiB, for all peers" if done else "as the system has it"
+    return "mmap threshold 1 GiB, trim threshold 2 GiB, two arenas, for all peers" if done else "as the system has it"
 
 
 MALLOC = _keep_freed_memory()

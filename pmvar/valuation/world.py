@@ -292,19 +292,24 @@ def _world(
         vol = vol + moves[0][arrays.term_factor][arrays.vol_row] * arrays.log_tenor[:, None]
     if FactorKind.VOL not in moving:
         vol = jnp.zeros_like(vol)
-    if np.isfinite(vol_cap):
-        vol = vol_cap * jnp.tanh(vol / vol_cap)
+
+    def capped(x: Array) -> Array:
+        return vol_cap * jnp.tanh(x / vol_cap) if np.isfinite(vol_cap) else x
+
     forward = prices[arrays.price_row] - arrays.carry[:, None]
     if len(arrays.basis_factor) and FactorKind.BASIS in moving:
         forward = forward + jnp.matmul(arrays.basis_weight, moves[0][arrays.basis_factor])
     curve = moves[0][arrays.curve_factor]
     if FactorKind.RATE not in moving:
         curve = jnp.zeros_like(curve)
-    forward, multiplier, growth = (x.astype(dtype) for x in (forward, jnp.exp(vol), jnp.exp(base)))
-    at = place(forward[arrays.spot_row])
+    forward, growth = forward.astype(dtype), jnp.exp(base).astype(dtype)
+    # There are many more slices than assets: their exponentials in the precision that they are wanted in.
+    multiplier = jnp.exp(capped(vol.astype(dtype)))
+    # Spots are among the forwards, but found again their look-up does not wait for those of all slices.
+    at = place(prices[arrays.price_row[arrays.spot_row]].astype(dtype))
     world = World(forward, multiplier, base.astype(dtype), growth, at, curve.astype(dtype))
     if arrays.fitted is None:
         return world
     shape = moves[0] if FactorKind.VOL in moving else jnp.zeros_like(moves[0])
-    smiles = shocked(arrays.fitted, vol[arrays.fitted.row], shape, vol_cap=vol_cap, projected=True)
+    smiles = shocked(arrays.fitted, capped(vol[arrays.fitted.row]), shape, vol_cap=vol_cap, projected=True)
     return world._replace(svi=Svi(*(x.astype(dtype) for x in smiles.svi)))
