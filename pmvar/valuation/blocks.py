@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from functools import partial
 from typing import ClassVar, TypeVar
 
 import equinox as eqx
@@ -233,19 +234,19 @@ class TangentBlock(Block):
         return self.block.profit(put, world, bump)
 
 
-@eqx.filter_jit
+@jax.jit
 def _state(block: AmericanBlock, world: World) -> tuple[Float[Array, "option scenario"], ...]:
     return block.state(world, no_bump(world.log_base.dtype))
 
 
-@eqx.filter_jit
+@jax.jit
 def _put(
     block: AmericanBlock, m: Float[Array, "option scenario"], vol: Float[Array, "option scenario"]
 ) -> Float[Array, "option scenario"]:
     return block.put_value(jnp.zeros((), m.dtype), m, vol)
 
 
-@eqx.filter_jit
+@partial(jax.jit, static_argnames="along")
 def _put_slope(
     block: AmericanBlock, m: Float[Array, "option scenario"], vol: Float[Array, "option scenario"], *, along: int
 ) -> Float[Array, "option scenario"]:
@@ -264,7 +265,7 @@ def no_bump(dtype: jnp.dtype) -> Bump:
     return Bump(*(jnp.zeros((), dtype) for _ in Bump._fields))
 
 
-@eqx.filter_jit
+@jax.jit
 def block_pnl(block: Block, world: World) -> Float[Array, "instrument scenario"]:
     """P&L of a block per contract, in base currency."""
     return block.pnl(world, no_bump(world.log_base.dtype))

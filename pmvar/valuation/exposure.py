@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import NamedTuple
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -40,7 +40,7 @@ def further_fields(layout: Layout) -> tuple[str, ...]:
     return (*layout.curve, *((FactorKind.BASIS,) if layout.has_basis else ()))
 
 
-@eqx.filter_jit
+@partial(jax.jit, static_argnames="vol_cap")
 def block_exposure(block: Block, world: World, vol_cap: float, dated: Float[Array, " slice"] | None = None) -> Exposure:
     """Derivatives of the P&L of a block; each [instrument, scenario]. `dated` is 1 for slices that a basis moves."""
     dtype = world.log_base.dtype
