@@ -89,7 +89,7 @@ class Instruments:
     def __len__(self) -> int:
         return len(self.instrument_id)
 
-    @property
+    @cached_property
     def averaging(self) -> Float[np.ndarray, "instrument"]:
         """Seconds that the settlement price is averaged over; 0 where it is that of the expiry."""
         return np.where(np.isnan(self.averaging_start), 0.0, self.expiry - self.averaging_start)
@@ -101,18 +101,18 @@ class Instruments:
         averaged = (self.kind == Kind.OPTION) & ((self.averaging > SHORT_AVERAGE) | begun)
         return np.where(averaged, str(Kind.ASIAN), self.kind).astype(object)
 
-    @property
+    @cached_property
     def amount(self) -> Float[np.ndarray, "instrument"]:
         """What one contract pays for a payoff of 1, in settlement currency: its size, times a quanto's rate."""
         return np.where(self.settlement == Settlement.QUANTO, self.fx_rate, 1.0) * self.contract_size
 
-    @property
+    @cached_property
     def discount_currency(self) -> np.ndarray:
         """Whose zero rates discount options: of a quanto what it settles in, else the quote currency."""
         quanto = self.settlement == Settlement.QUANTO
         return np.where(quanto, self.settlement_currency, self.quote_currency).astype(object)
 
-    @property
+    @cached_property
     def units(self) -> Float[np.ndarray, "instrument"]:
         """Contract sizes in units of the underlying; of a digital that pays cash, what that buys at the strike."""
         # Strikes of others may be zero.

@@ -35,7 +35,8 @@ def keep_compiled() -> None:
     if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
         jax.config.update("jax_compilation_cache_dir", str(Path(base) / "pmvar" / "jax"))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+        # Small ones, too: a run calls more than a hundred kernels, and reading one takes a fraction of compiling it.
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
 UNITS = {"": 2.0**30, "MiB": 2.0**20, "GiB": 2.0**30, "TiB": 2.0**40, "MB": 1e6, "GB": 1e9, "TB": 1e12}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from jaxtyping import Float
@@ -56,11 +57,16 @@ class ForwardCurve:
 
     def at(self, time: float | np.ndarray) -> np.ndarray:
         """Forward for delivery at `time` (epoch seconds), in the quote currency; the spot at or before `as_of`."""
-        year = np.concatenate([[0.0], (self.expiry - self.as_of) / SECONDS_PER_YEAR])
-        carry = np.concatenate([[0.0], self.scale.move(self.spot, self.forward)])
+        year, carry = self._carries
         t = np.maximum((np.asarray(time, float) - self.as_of) / SECONDS_PER_YEAR, 0.0)
         inside = np.interp(t, year, carry)
         return self.scale.moved(self.spot, np.where(t > year[-1], carry[-1] * t / year[-1], inside))
+
+    @cached_property
+    def _carries(self) -> tuple[Float[np.ndarray, "pillar_and_spot"], Float[np.ndarray, "pillar_and_spot"]]:
+        """Years to the pillars, and x from the spot to their forwards."""
+        year = np.concatenate([[0.0], (self.expiry - self.as_of) / SECONDS_PER_YEAR])
+        return year, np.concatenate([[0.0], self.scale.move(self.spot, self.forward)])
 
     def carry(self, time: float | np.ndarray) -> np.ndarray:
         """x from the spot to the forward for `time`: ln(F/S) of a lognormal price."""
