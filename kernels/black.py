@@ -39,7 +39,8 @@ def moved_black(
     sign: Float[Array, "*#shape"],
 ) -> Float[Array, "*#shape"]:
     """e^x b(k − x, s): undiscounted price over the forward from which it has moved by x = `move`; b and the other
-    arguments as in `normalised_black`, errors of max(e^x, e^k). One exponential of a scenario is all it takes."""
+    arguments as in `normalised_black`. Absolute error 5 roundings of (1 + |k| + |x|)·max(e^x, e^k). A scenario costs
+    one exponential."""
     forward, strike = jnp.exp(move), jnp.exp(log_moneyness)
     return _price(log_moneyness - move, total_deviation, sign, forward, strike, strike - forward)
 

@@ -64,7 +64,7 @@ def test_double_precision_against_arbitrary_precision():
 
 @pytest.mark.parametrize(("dtype", "bound"), [(np.float64, 4), (np.float32, 5)])
 def test_a_moved_forward_is_priced_as_the_normalised_price_times_its_growth(dtype, bound):
-    """Against 50 digits: within a few roundings of the larger of forward and strike, d₁'s own conditioning included."""
+    """Against 50 digits: within a few roundings of the larger of forward and strike."""
     k, s, sign = (x.astype(dtype) for x in cases(3_000, 11))
     x = np.clip(np.random.default_rng(12).standard_t(3, len(k)) * 0.3, -8, 8).astype(dtype)
     got = np.asarray(moved_black(*(jnp.asarray(a) for a in (k, x, s, sign))))
@@ -73,7 +73,7 @@ def test_a_moved_forward_is_priced_as_the_normalised_price_times_its_growth(dtyp
     growth = np.exp(x.astype(np.float64))
     reference = growth * [exact(m, *rest) for m, *rest in zip(moneyness, s, sign, strict=True)]
     scale = np.maximum(growth, np.exp(k.astype(np.float64)))
-    # A rounding of k − x moves the price by at most φ(d)/s of it, one of e^x or e^k by as much as they count.
+    # A rounding of k, x or k − x moves the price by at most that times forward or strike: the slope is strike × Φ(d₂).
     rounding = np.finfo(dtype).eps * (1 + np.abs(k) + np.abs(x))
     np.testing.assert_array_less(np.abs(got - reference) / scale, bound * rounding)
 

@@ -15,6 +15,7 @@ import pmvar
 from pmvar.errors import InputError
 from pmvar.kernels.bachelier import normalised_bachelier
 from pmvar.kernels.european import Formula
+from pmvar.kernels.smile import place
 from pmvar.market.price_scale import LOGNORMAL, PriceScale
 from pmvar.market.snapshot import MarketSnapshot
 from pmvar.scenarios import ScenarioSet, simulate, stress_scenarios
@@ -23,6 +24,7 @@ from pmvar.valuation.blocks import Block, no_bump
 from pmvar.valuation.exposure import block_exposure
 from pmvar.valuation.plan import make_plan
 from pmvar.valuation.today import Moves, terms_today, values_and_greeks, values_under
+from pmvar.valuation.world import Slice
 from tests.displaced import (
     FAR,
     FORWARD,
@@ -208,6 +210,20 @@ def test_exposures_against_displaced_scenarios() -> None:
             error = np.asarray(getattr(found, field) - (up - down) / (2 * h))[index >= 0]
             assert np.abs(error).max() <= 1e-6 * 200, (type(block).__name__, field)
     assert kinds == {("DisplacedBlock", None), ("EuropeanBlock", Formula.LINEAR), ("EuropeanBlock", Formula.BACHELIER)}
+
+
+@pytest.mark.parametrize("precision", list(Precision))
+def test_a_world_says_twice_what_it_says(precision: Precision) -> None:
+    """What is kept beside `log_forward` and `log_base` is theirs: places bit by bit, prices to a rounding."""
+    layout = make_plan(PRODUCTS, market(), drawn(), precision).layout
+    world, eps = layout.world(0), float(jnp.finfo(str(precision)).eps)
+    assert set(layout.place_row) == {"GAS", "WTI"}
+    for underlying, row in layout.place_row.items():
+        expected = place(world.log_forward[layout.slice_row[Slice(underlying, np.inf)]])
+        for kept, own in zip(world.place, expected, strict=True):
+            np.testing.assert_array_equal(kept[row], own)
+        assert np.ptp(np.asarray(world.place.node[row])) > 5
+    np.testing.assert_allclose(world.base, np.exp(np.asarray(world.log_base, np.float64)), rtol=2 * eps)
 
 
 # ---- the curve, the scale ------------------------------------------------------------------------------------------

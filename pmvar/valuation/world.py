@@ -50,7 +50,8 @@ class World(NamedTuple):
     base: Float[Array, "currency scenario"]
     """Its exponential, taken once for all instruments: who moves one moves both."""
     place: Place
-    """Where `log_forward` of the spots stands among the nodes of tabulated smiles, see `Layout.place_row`."""
+    """Where `log_forward` of the spots stands among the nodes of tabulated smiles, see `Layout.place_row`; derivatives
+    follow `log_forward` itself, see `smile_vol`."""
     curve: Float[Array, "curve_factor scenario"]
     """Absolute moves of zero rates and spreads at the horizon, per year."""
     svi: Svi | None = None
