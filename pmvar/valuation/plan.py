@@ -442,8 +442,9 @@ def _american_block(
     else:
         puts = np.where(call, held, rate), np.where(call, rate, held)
         tables, by_rate = _exercise_tables(*map(jnp.asarray, (*puts, time, lowest, highest)))
-    today, by = local(terms, product=Product(Kind.OPTION, linear=True, american=True, dividends=dividends))
+    today = local(terms, product=Product(Kind.OPTION, linear=True, american=True, dividends=dividends))
     slices, bases = context.rows(filled)
+    slope = options.vol_slope[filled]
     return AmericanBlock(
         smile=_smile(context, options, filled, slices, groups=groups),
         table=tables,
@@ -451,10 +452,10 @@ def _american_block(
         scale=terms.units * terms.settlement * jnp.asarray(np.where(call, price, strike)),
         log_moneyness=jnp.asarray(np.log(price / strike)),
         sign=terms.sign,
-        today=today,
+        today=jnp.asarray(today.value),
         # The smile is sticky in moneyness: a strike's volatility moves with the spot.
         today_by=jnp.stack(
-            Bump(by.log_spot + by.vol * jnp.asarray(options.vol_slope[filled]), by.vol, by.rate, by.log_settlement)
+            Bump(*map(jnp.asarray, (today.log_spot + today.vol * slope, today.vol, today.rate, today.value)))
         ),
         base_row=bases,
     )

@@ -274,25 +274,46 @@ OTHERS = {Kind.DIGITAL: _digital, Kind.ASIAN: _average, Kind.BARRIER: _barrier}
 """Options that are not plain."""
 
 
-@partial(jax.jit, static_argnames="product")
-def local(terms: Terms, *, product: Product) -> tuple[Float[Array, " instrument"], Moves]:
-    """Value and its first derivative by each move."""
-    still = Moves(*(jnp.zeros(()) for _ in Moves._fields))
-    return _value(product, terms, still), jax.jacfwd(lambda m: _value(product, terms, m))(still)
+class Today(NamedTuple):
+    """Value of each instrument, per contract, and its derivatives by the fields of `Moves`.
+
+    By the log price of the settlement currency, which values are proportional to, each is itself.
+    """
+
+    value: Float[np.ndarray, " instrument"]
+    log_spot: Float[np.ndarray, " instrument"]
+    log_spot_twice: Float[np.ndarray, " instrument"]
+    vol: Float[np.ndarray, " instrument"]
+    rate: Float[np.ndarray, " instrument"]
+    clock: Float[np.ndarray, " instrument"]
+
+
+def local(terms: Terms, *, product: Product) -> Today:
+    """Value and derivatives where nothing has moved; of American options at most `AMERICANS`."""
+    n = len(terms.units)
+    # Few shapes: any other number of instruments would have to be compiled anew. The first one pads.
+    place = np.zeros(max(AMERICANS, 1 << (n - 1).bit_length()), dtype=np.int64)
+    place[:n] = np.arange(n)
+    return Today(*(x[:n] for x in map(np.asarray, _local(_taken(terms, place, product), product=product))))
 
 
 @partial(jax.jit, static_argnames="product")
-def _along(
-    terms: Terms, own: Float[Array, " n"], linked: Float[Array, " n"], *, product: Product
-) -> tuple[Float[Array, " n"], Float[Array, " n"]]:
-    """First and second derivative of value by the log price of an asset that moves S, X or both."""
+def _local(terms: Terms, *, product: Product) -> tuple[Array, ...]:
+    """The fields of `Today`."""
     still = jnp.zeros(())
 
-    def value(x: Array) -> Array:
-        return _value(product, terms, Moves(own * x, linked * x, still, still, still))
+    def along_spot(x: Array) -> Array:
+        return _value(product, terms, Moves(x, still, still, still, still))
 
-    first = jax.jacfwd(value)
-    return first(still), jax.jacfwd(first)(still)
+    def twice(x: Array) -> tuple[Array, Array]:
+        return jax.jvp(along_spot, (x,), (jnp.ones(()),))
+
+    def rest(*moves: Array) -> Array:
+        return _value(product, terms, Moves(still, still, *moves))
+
+    # Apart, since an exercise boundary does not move with the spot.
+    (value, slope), (_, bend) = jax.jvp(twice, (still,), (jnp.ones(()),))
+    return value, slope, bend, *jax.jacfwd(rest, argnums=(0, 1, 2))(still, still, still)
 
 
 def american_rates(instruments: Instruments, i: int, market: MarketSnapshot, start: float) -> tuple[float, float]:
@@ -397,17 +418,17 @@ def values_and_greeks(
     every = terms_today(instruments, market)
     for rows, product in _products(instruments, every):
         some = instruments.take(rows)
-        terms = _padded(Terms(*(x[rows] for x in every)), product)
-        amounts, by = local(terms, product=product)
-        value[rows] = np.asarray(amounts)[: len(rows)]
-        vega, theta, rho = (np.asarray(x)[: len(rows)] for x in (by.vol, by.clock, by.rate))
+        terms = _taken(every, rows, product)
+        today = local(terms, product=product)
+        value[rows] = today.value
         exposures = [_exposures(some, i, market) for i in range(len(rows))]
         for slot in range(max(map(len, exposures))):
             has = np.array([i for i, e in enumerate(exposures) if len(e) > slot])
             asset = [exposures[i][slot][0] for i in has]
-            own, linked = np.zeros(len(terms.units)), np.zeros(len(terms.units))
-            own[has], linked[has] = ([exposures[i][slot][w] for i in has] for w in (1, 2))
-            slope, bend = (np.asarray(x)[has] for x in _along(terms, own, linked, product=product))
+            own, linked = (np.array([exposures[i][slot][w] for i in has], float) for w in (1, 2))
+            # Of V = e^x·f(y) by what moves y, x or both.
+            amount, first, second = (x[has] for x in today[:3])
+            slope, bend = own * first + linked * amount, own * (second + 2 * linked * first) + linked * amount
             unit = np.array([market.unit(a) for a in asset])
             curved = np.array([not market.scale(a).is_linear for a in asset])
             factors = [factor_name(a, FactorKind.SPOT) for a in asset]
@@ -415,19 +436,19 @@ def values_and_greeks(
             if product.kind in OPTION_KINDS:
                 put(rows[has], factors, Greek.GAMMA, (bend - curved * slope) / unit**2)
         if product.kind in OPTION_KINDS:
-            put(rows, [factor_name(u, FactorKind.VOL) for u in some.underlying], Greek.VEGA, vega)
-            put(rows, ["time"] * len(rows), Greek.THETA, theta * (DAY / SECONDS_PER_YEAR))
+            put(rows, [factor_name(u, FactorKind.VOL) for u in some.underlying], Greek.VEGA, today.vol)
+            put(rows, ["time"] * len(rows), Greek.THETA, today.clock * (DAY / SECONDS_PER_YEAR))
         if product.kind is Kind.PERPETUAL and market.funding:
             # A day's funding of a long, at today's notional.
             rate = np.array([market.funding.get(str(name), 0.0) for name in some.instrument_id])
             worth = np.asarray(terms.units * terms.settlement * terms.spot ** (1.0 if product.linear else -1.0))
             put(rows, ["time"] * len(rows), Greek.THETA, -rate * worth)
         if product.kind is Kind.BOND:
-            put(rows, ["time"] * len(rows), Greek.THETA, theta * (DAY / SECONDS_PER_YEAR))
+            put(rows, ["time"] * len(rows), Greek.THETA, today.clock * (DAY / SECONDS_PER_YEAR))
             for factor, slope in key_rates(some, market, model_factors).items():
                 put(rows, [factor] * len(rows), Greek.RHO, slope)
         if product.kind in OPTION_KINDS and product.linear:
-            put(rows, [f"{c}:rate" for c in some.discount_currency], Greek.RHO, rho)
+            put(rows, [f"{c}:rate" for c in some.discount_currency], Greek.RHO, today.rate)
     return value, [Sensitivity(f, g, column) for (f, g), column in sorted(table.items())]
 
 
@@ -458,11 +479,7 @@ def _under(
     )
     out = np.empty(shape)
     for rows, product in _products(instruments, terms):
-        # Indexed by NumPy: a gather on the device costs a hundred times as much.
-        # What other products have for payments is not looked at: one number, so that all columns are alike.
-        unused = {"flows": product.kind is not Kind.BOND, "dividends": not product.dividends}
-        own = terms._replace(**{name: terms.units for name, is_unused in unused.items() if is_unused})
-        some = [np.asarray(t)[rows, None] for t in own]
+        some = [np.asarray(x)[:, None] for x in _taken(terms, rows, product)]
         at, by = ([m[rows] for m in each] for each in (full, rates))
         if product.american:
             out[rows] = _one_by_one(some, at, by, product)
@@ -503,12 +520,13 @@ def _one_by_one(
     return np.concatenate(parts)[:n].reshape(shape)
 
 
-def _padded(terms: Terms, product: Product) -> Terms:
-    """American options filled up to `AMERICANS` with the first of them: one shape is compiled."""
-    n = len(terms.units)
-    if not product.american:
-        return terms
-    return Terms(*(jnp.concatenate([x, jnp.broadcast_to(x[:1], (AMERICANS - n, *x.shape[1:]))]) for x in terms))
+def _taken(terms: Terms, rows: np.ndarray, product: Product) -> Terms:
+    """Of instruments of one product."""
+    # What others have for payments is not looked at: one number, so that all columns are alike.
+    unused = {"flows": product.kind is not Kind.BOND, "dividends": not product.dividends}
+    own = terms._replace(**{name: terms.units for name, is_unused in unused.items() if is_unused})
+    # Indexed by NumPy: a gather on the device costs a hundred times as much.
+    return Terms(*(jnp.asarray(np.asarray(x)[rows]) for x in own))
 
 
 def _products(instruments: Instruments, terms: Terms) -> Iterator[tuple[np.ndarray, Product]]:
