@@ -52,7 +52,7 @@ def loss_distribution(
 ) -> str:
     """Histogram of the account's loss on a log axis, its tail shaded, with VaR and ES marked."""
     with style():
-        from matplotlib.ticker import MaxNLocator
+        from matplotlib.ticker import MaxNLocator, NullLocator
 
         figure, axes = axes_of(6.2, 3.2)
         edges, count = np.asarray(detail.histogram_edges, float), np.asarray(detail.histogram_count, float)
@@ -68,6 +68,7 @@ def loss_distribution(
         for height, colour in ((share - tail, PALE_BLUE), (tail, ORANGE)):
             axes.stairs(np.maximum(height, floor), edges, baseline=floor, fill=True, color=colour, linewidth=0)
         axes.set_yscale("log")
+        axes.yaxis.set_minor_locator(NullLocator())
         axes.set_ylim(floor, 4 * max(share.max(initial=0.0), 2 * floor))
         axes.yaxis.set_major_formatter(lambda y, _: percent(y, max(0, int(-np.floor(np.log10(100 * y) + 1e-9)))))
         axes.xaxis.set_major_locator(MaxNLocator(6))
