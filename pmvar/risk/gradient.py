@@ -101,8 +101,8 @@ def gradients(
     moves the shape of vol surfaces, exposures to which are not known, there is none either. Raises NumericsError on a
     gradient that is not finite, naming its account by the portfolio's `names`.
     """
-    paths = None if moves_shapes(pnl.scenarios) else pnl.scenarios.paths
-    model = None if paths is None else ModelSlopes(paths, instruments, pnl)
+    by_parameter = None if moves_shapes(pnl.scenarios) else pnl.scenarios.slopes
+    model = None if by_parameter is None else ModelSlopes(by_parameter, instruments, pnl)
     pieces = [
         [
             _Piece(pnl, m.take(slice(i, i + PIECE)), factors, model, measure, level)

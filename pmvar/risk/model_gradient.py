@@ -20,7 +20,6 @@ from pmvar.kernels.tail_sums import product_sums
 from pmvar.models.base import RiskFactorModel
 from pmvar.risk.measure import BlockTail
 from pmvar.risk.tail_sums import Reach, Slot, TailWeights, centred_error
-from pmvar.scenarios.paths import Paths
 from pmvar.scenarios.slopes import Leaf, ParameterSlopes
 from pmvar.types import OPTION_KINDS, PATH_TILE, FactorKind, Kind, Measure, factor_name
 from pmvar.valuation.cash_flows import curve_factors
@@ -96,8 +95,8 @@ class TileSlopes(NamedTuple):
 class ModelSlopes:
     """What all pieces of accounts share: the slopes of scenarios, and how shocks reach instruments."""
 
-    def __init__(self, paths: Paths, instruments: Instruments, pnl: ProfitAndLoss):
-        self.slopes = ParameterSlopes(paths)
+    def __init__(self, slopes: ParameterSlopes, instruments: Instruments, pnl: ProfitAndLoss):
+        self.slopes = slopes
         self.times, self.columns = shock_slots(instruments, pnl)
         self._dtype = jnp.dtype(str(pnl.precision))
         self.rates = [leaf for leaf in self.slopes.leaves if leaf.name in ("intensity", "own_intensity")]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import jax
@@ -12,6 +13,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from pmvar.scenarios.paths import Paths
+from pmvar.scenarios.slopes import ParameterSlopes
 from pmvar.types import PATH_TILE
 
 GRAIN = 2.0**-28
@@ -64,6 +66,11 @@ class ScenarioSet:
     def n_tiles(self) -> int:
         """Number of tiles, the last one padded."""
         return -(-self.n_scenarios // PATH_TILE)
+
+    @cached_property
+    def slopes(self) -> ParameterSlopes | None:
+        """By the parameters of the model, with what they keep: the drift's cost more than a tile of paths."""
+        return None if self.paths is None else ParameterSlopes(self.paths)
 
     def tile(self, index: int) -> ScenarioTile:
         """Scenarios index·PATH_TILE and on, at the horizon."""
