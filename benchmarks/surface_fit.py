@@ -10,6 +10,7 @@ import argparse
 import time
 from collections import defaultdict
 from collections.abc import Iterator
+from itertools import islice
 
 import numpy as np
 from common import HERE, Figures, benchmark
@@ -68,10 +69,8 @@ def _expiry(expiry: float, forward: float, strike: np.ndarray, *vols: np.ndarray
 
 
 def measure(arguments: argparse.Namespace) -> Figures:
-    """All chains, or of the Deribit days a few and of the S&P 500 the shorter chain."""
-    chains = [*deribit(), *sp500()]
-    if arguments.quick:
-        chains = [c for c in chains if c[0] == "deribit"][:2]
+    """All chains, or the first two of Deribit."""
+    chains = [*islice(deribit(), 2)] if arguments.quick else [*deribit(), *sp500()]
     counts: defaultdict[str, int] = defaultdict(int)
     seconds: defaultdict[str, list[float]] = defaultdict(list)
     worst: defaultdict[str, list[tuple[float, str]]] = defaultdict(list)

@@ -19,7 +19,7 @@ STRICT = {
 # Workers and subprocesses share what one of them compiled.
 CACHE = {
     "JAX_COMPILATION_CACHE_DIR": str(ROOT / "build" / "jax-cache"),
-    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
 }
 
 # JAX reads its environment once, when it is imported; the hook changes only modules imported after it.
