@@ -335,6 +335,25 @@ def test_a_filtered_model_has_filter_parameters():
     assert found["a", "alpha", factor, ""][0] == pytest.approx(change["a"] / (2 * size), abs=1e-3 * largest)
 
 
+def test_what_was_reported_before_does_not_matter():
+    """Slopes are kept with the scenarios: after a report of another book, with fewer times, the same bits."""
+    market = mixed_market()
+
+    def drawn() -> pmvar.ScenarioSet:
+        return pmvar.simulate(model("t"), market, seed=3, n_scenarios=4096)
+
+    def greeks(rows: list[Row], scenarios: pmvar.ScenarioSet) -> Table:
+        held = hold(rows, instruments=listed(rows))
+        return greeks_of(pmvar.margin_report(pmvar.reprice(held, market, scenarios), held, MarginRules()))
+
+    used = drawn()
+    before = greeks([("a", "BTC-PERPETUAL", 1e4)], used)
+    assert used.slopes is not None and len(used.slopes._drift) == 1
+    after = greeks(HELD, used)
+    assert len(used.slopes._drift) == 2
+    assert after == greeks(HELD, drawn()) and after.keys() > before.keys()
+
+
 def test_no_intensity_no_nan():
     """λ = 0: nothing jumps, nothing is known of how often it might, and nothing breaks."""
     specified = replace(model("t-jump"), parameters={"jumps": JUMPS | {"intensity": 0.0}})
